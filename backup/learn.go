@@ -1,0 +1,258 @@
+package backup
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"understudy/session"
+	"understudy/store"
+)
+
+// Learned is what the gateway tells the backup of a successful exchange: sealed, so that neither the backup nor its
+// disk can read it before the artifact is presented again. It can be sent to another process and applied twice.
+type Learned struct {
+	Tenant      string         `cbor:"0,keyasint"`
+	Issuer      string         `cbor:"1,keyasint"`
+	Flow        string         `cbor:"2,keyasint"`
+	Sent        int64          `cbor:"3,keyasint"` // when the approved exchange was sent, Unix nanoseconds
+	Interactive bool           `cbor:"4,keyasint"` // it ended an interactive sign-in
+	Presented   session.ID     `cbor:"5,keyasint"` // look-up of the artifact it was obtained with; zero: a first grant
+	Sealed      session.Sealed `cbor:"6,keyasint"` // no record where Unlearned is set
+
+	Client     session.ID `cbor:"7,keyasint"`
+	Subject    session.ID `cbor:"8,keyasint"`
+	Session    session.ID `cbor:"9,keyasint"`
+	ClientAuth string     `cbor:"10,keyasint"`
+	SecretID   session.ID `cbor:"11,keyasint"` // zero: public client
+
+	Unlearned string         `cbor:"12,keyasint"`
+	// Replaced are look-ups of other artifacts that the client gave up with this exchange.
+	Replaced []session.ID `cbor:"15,keyasint,omitempty"`
+
+	HabitKey session.ID     `cbor:"13,keyasint"`
+	Shape     *session.Shape `cbor:"14,keyasint,omitempty"`
+}
+
+// Outcome says what became of a Learned.
+type Outcome struct {
+	Unlearned string // why nothing is remembered, "" where it is
+	Alarm     string // something an operator must see
+}
+
+// Learn keeps what was learned, all of it in one durable batch, and says for each what became of it.
+func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
+	var b store.Batch
+	out := make([]Outcome, len(ls))
+	for i, l := range ls {
+		o, err := s.learn(ctx, &b, l)
+		if err != nil {
+			return nil, fmt.Errorf("learn: %w", err)
+		}
+		out[i] = o
+	}
+	if err := s.Sessions.KV.Apply(ctx, &b, store.Durable); err != nil {
+		return nil, fmt.Errorf("learn: %w", err)
+	}
+	return out, nil
+}
+
+func (s *Service) learn(ctx context.Context, b *store.Batch, l *Learned) (Outcome, error) {
+	d := session.Door{
+		Client: l.Client, Subject: l.Subject, Session: l.Session, ClientAuth: l.ClientAuth,
+		Approved: l.Sent, Unlearned: l.Unlearned, Grant: l.Sealed.Record,
+	}
+	if l.Interactive {
+		d.Begun = l.Sent
+	}
+	var parent *session.Door
+	var superseded int64 // since when the presented artifact had been superseded
+	if !l.Presented.Zero() {
+		p, err := s.Sessions.Door(l.Tenant, l.Presented)
+		switch {
+		case err == nil:
+			parent, superseded = p, p.Superseded
+			d.Grant, d.Begun = p.Grant, p.Begun
+			if d.Unlearned == "" && p.Unlearned == "password" {
+				d.Unlearned = p.Unlearned // a refresh keeps the origin of its family
+			}
+			if d.Subject.Zero() {
+				d.Subject = p.Subject
+			}
+			if d.Session.Zero() {
+				d.Session = p.Session
+			}
+			if d.Subject != p.Subject && !p.Subject.Zero() {
+				return Outcome{Unlearned: "subject_changed", Alarm: "subject_changed"}, nil
+			}
+		case !errors.Is(err, session.ErrNoRecord):
+			return Outcome{}, err
+		}
+	}
+	d.Hash = binary.BigEndian.Uint32(d.Grant[:])
+
+	marks, err := s.Sessions.Blocking(l.Tenant, &d)
+	if err != nil {
+		s.stop(l.Tenant, err)
+		return Outcome{Unlearned: "marks_unreadable"}, nil
+	}
+	for _, m := range marks {
+		if m.Final {
+			o := Outcome{Unlearned: "revoked"}
+			if m.Told {
+				o.Alarm = "approved_after_revocation"
+			}
+			return o, nil
+		}
+	}
+	if d.Unlearned == "" {
+		d.Hour = s.Sessions.PutRecord(b, l.Tenant, l.Sealed.Record, l.Sealed.Data, d.Expires())
+		d.Record = l.Sealed.Record
+	}
+	same := false
+	for _, sd := range l.Sealed.Doors {
+		nd := d
+		nd.Kind, nd.Wrapped, nd.Ends = sd.Kind, sd.Wrapped, sd.Ends
+		if err := s.Sessions.PutDoor(b, l.Tenant, sd.Lookup, l.Sent, &nd); err != nil {
+			return Outcome{}, err
+		}
+		same = same || sd.Lookup == l.Presented
+	}
+	switch {
+	case parent == nil:
+	case same && parent.Record != l.Sealed.Record:
+		s.Sessions.DropRecord(b, l.Tenant, parent)
+	case !same:
+		if err := s.supersede(b, l, l.Presented, parent); err != nil {
+			return Outcome{}, err
+		}
+	}
+	for _, lookup := range l.Replaced {
+		p, err := s.Sessions.Door(l.Tenant, lookup)
+		if errors.Is(err, session.ErrNoRecord) {
+			continue
+		}
+		if err != nil {
+			return Outcome{}, err
+		}
+		if err := s.supersede(b, l, lookup, p); err != nil {
+			return Outcome{}, err
+		}
+	}
+	if err := s.learnClient(ctx, b, l, superseded); err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{Unlearned: d.Unlearned}, nil
+}
+
+// supersede notes on a door that a newer artifact has taken its place.
+func (s *Service) supersede(b *store.Batch, l *Learned, lookup session.ID, d *session.Door) error {
+	if d.Superseded != 0 {
+		return nil
+	}
+	d.Superseded = l.Sent
+	return s.Sessions.PutDoor(b, l.Tenant, lookup, max(l.Sent, d.Approved+1), d)
+}
+
+// learnClient keeps what the exchange shows about the client: an accepted secret, the shape of its replies, and what
+// becomes of superseded tokens.
+func (s *Service) learnClient(ctx context.Context, b *store.Batch, l *Learned, superseded int64) error {
+	if !l.SecretID.Zero() {
+		known, err := s.Sessions.Secrets(ctx, l.Tenant, l.Client)
+		if err != nil {
+			return err
+		}
+		if was := known[l.SecretID]; l.Sent > was.Approved+int64(secretStep) || was.Refused >= was.Approved && l.Sent > was.Refused {
+			was.Method, was.Approved = l.ClientAuth, l.Sent
+			if err := s.Sessions.PutSecret(b, l.Tenant, l.Client, l.SecretID, was); err != nil {
+				return err
+			}
+		}
+	}
+	if l.Shape != nil {
+		h, err := s.Sessions.Habit(l.Tenant, l.HabitKey)
+		if err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(h.Refresh, l.Shape) {
+			h.Refresh, h.At = l.Shape, l.Sent
+			if err := s.Sessions.PutHabit(b, l.Tenant, l.HabitKey, h); err != nil {
+				return err
+			}
+		}
+	}
+	if superseded != 0 && superseded < l.Sent {
+		return s.rotation(b, l.Tenant, l.Client, "accepts", l.Sent)
+	}
+	return nil
+}
+
+// secretStep is how often it is written down again that a secret was accepted.
+const secretStep = 5 * 60 * 1e9
+
+func (s *Service) rotation(b *store.Batch, tenant string, client session.ID, what string, at int64) error {
+	h, err := s.Sessions.Habit(tenant, client)
+	if err != nil || h.Rotation == what {
+		return err
+	}
+	h.Rotation, h.At = what, at
+	return s.Sessions.PutHabit(b, tenant, client, h)
+}
+
+// Refused is what the gateway tells the backup when the primary refused an artifact or a client.
+type Refused struct {
+	Tenant   string     `cbor:"0,keyasint"`
+	Lookup   session.ID `cbor:"1,keyasint"` // of the presented artifact
+	Client   session.ID `cbor:"2,keyasint"`
+	SecretID session.ID `cbor:"3,keyasint"`
+	Error    string     `cbor:"4,keyasint"` // OAuth 2.0 error code
+	Sent     int64      `cbor:"5,keyasint"`
+}
+
+// Refused keeps durably that the primary refused: an inferred mark on the grant (invalid_grant), or on the client's
+// secret (invalid_client). What is not known here is not kept.
+func (s *Service) Refused(ctx context.Context, r *Refused) error {
+	var b store.Batch
+	switch r.Error {
+	case "invalid_client", "unauthorized_client":
+		if r.SecretID.Zero() {
+			return nil
+		}
+		known, err := s.Sessions.Secrets(ctx, r.Tenant, r.Client)
+		if err != nil {
+			return err
+		}
+		was, ok := known[r.SecretID]
+		if !ok {
+			return nil
+		}
+		was.Refused = max(was.Refused, r.Sent)
+		if err := s.Sessions.PutSecret(&b, r.Tenant, r.Client, r.SecretID, was); err != nil {
+			return err
+		}
+	default:
+		d, err := s.Sessions.Door(r.Tenant, r.Lookup)
+		if errors.Is(err, session.ErrNoRecord) || err == nil && d.Client != r.Client {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if d.Superseded != 0 && d.Superseded < r.Sent {
+			if err := s.rotation(&b, r.Tenant, d.Client, "refuses", r.Sent); err != nil {
+				return err
+			}
+		}
+		m := session.Mark{Of: session.OfGrant, ID: d.Grant, At: r.Sent, Cause: "refused", Told: true}
+		if err := s.Sessions.PutMark(&b, r.Tenant, m); err != nil {
+			return err
+		}
+	}
+	if err := s.Sessions.KV.Apply(ctx, &b, store.Durable); err != nil {
+		s.stop(r.Tenant, err)
+		return fmt.Errorf("keep a refusal: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,341 @@
+// Package backup answers sign-ins while the primary cannot. It continues sessions that the primary already approved; it
+// never starts one.
+//
+// Client authentication, artifact and record match, revocation, policy, signing and audit run here, for every flow, in
+// that order. A flow gets a Permit only at the end of the row. It may not import gateway.
+package backup
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"understudy/audit"
+	"understudy/flow"
+	"understudy/flow/oauth"
+	"understudy/keys"
+	"understudy/policy"
+	"understudy/session"
+	"understudy/store"
+)
+
+// Service is the backup authentication service of one deployment.
+type Service struct {
+	Sessions *session.Store
+	Keys     *keys.Ring
+	Flows    []flow.Flow
+	Policy   func(policy.Facts) policy.Decision
+	Audit    *audit.Log
+	Log      *slog.Logger
+	Now      func() time.Time
+	// Stopped says why the backup does not play for a tenant (its marks cannot be kept), or "".
+	stopped sync.Map
+}
+
+// answerCheck is one check of the row. It returns a refusal or nil.
+type answerCheck func(ctx context.Context, a *attempt) *flow.Refusal
+
+// attempt is one request on its way through the row.
+type attempt struct {
+	play   *flow.Play
+	flow   flow.Flow
+	door   *session.Door
+	record *session.Record
+	rule   string
+	keys   []string
+	now    time.Time
+}
+
+// Play answers a request, or says why not. An error means that the service itself failed; the caller then treats the
+// request as refused with [flow.NotNow].
+func (s *Service) Play(ctx context.Context, p *flow.Play) (*flow.Reply, *flow.Refusal, error) {
+	began := s.Now()
+	a := &attempt{play: p, now: began}
+	reply, no := s.run(ctx, a)
+	if !p.Shadow {
+		if err := s.audit(a, no, began); err != nil {
+			// Law 9: every answer leaves a line. No line, no answer.
+			return nil, flow.NotNow("audit_failed"), err
+		}
+	}
+	return reply, no, nil
+}
+
+func (s *Service) run(ctx context.Context, a *attempt) (*flow.Reply, *flow.Refusal) {
+	for _, f := range s.Flows {
+		if f.Name() == a.play.Flow {
+			a.flow = f
+		}
+	}
+	if a.flow == nil {
+		return nil, flow.NotNow("unknown_flow")
+	}
+	for _, check := range []answerCheck{s.running, s.artifact, s.client, s.revocation, s.open, s.policy} {
+		if no := check(ctx, a); no != nil {
+			return nil, no
+		}
+	}
+	return s.answer(ctx, a)
+}
+
+// running refuses where the backup cannot know who was revoked (law 3).
+func (s *Service) running(_ context.Context, a *attempt) *flow.Refusal {
+	if _, ok := s.stopped.Load(a.play.Tenant); ok {
+		return flow.NotNow("stopped")
+	}
+	return nil
+}
+
+// artifact finds the door. It comes first only because the door knows which client it belongs to; nothing is opened.
+func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
+	d, err := s.Sessions.Door(a.play.Tenant, a.play.Artifact.Lookup)
+	switch {
+	case errors.Is(err, session.ErrNoRecord):
+		return flow.NotNow("no_record")
+	case err != nil:
+		s.Log.Error("a door does not open", "tenant", a.play.Tenant, "error", err)
+		return flow.NotNow("store_failed")
+	}
+	a.door = d
+	switch {
+	case d.Kind != a.play.Artifact.Kind:
+		return flow.NotNow("no_record")
+	case d.Record.Zero():
+		return flow.NotNow("not_learned")
+	case a.now.UnixNano() >= d.Approved+int64(session.Lifetime):
+		return flow.NotNow("expired")
+	case d.Kind == session.AccessToken && d.Ends <= a.now.UnixNano():
+		return flow.NotNow("artifact_ended")
+	case d.Ends != 0 && d.Ends <= a.play.Outage:
+		return flow.NotNow("artifact_ended")
+	}
+	return nil
+}
+
+// client checks the client authentication against what the primary approved: the same client, by the same method or a
+// stronger one. A confidential client's secret is proved by opening the door; here it is checked that the primary has
+// not refused it since.
+func (s *Service) client(ctx context.Context, a *attempt) *flow.Refusal {
+	p, d := a.play.Client, a.door
+	if d.Kind == session.AccessToken {
+		return nil // a bearer token: whoever presents it
+	}
+	if s.Sessions.Seal.Pseudonym("client", a.play.Tenant, a.play.Issuer, p.ID) != d.Client {
+		return flow.No("client_mismatch", http.StatusBadRequest, "invalid_grant")
+	}
+	if d.ClientAuth == "none" {
+		if p.Method != "none" {
+			return flow.NotNow("client_method") // a public client does not become confidential by itself
+		}
+		return nil
+	}
+	if p.SecretID.Zero() {
+		return flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
+	}
+	known, err := s.Sessions.Secrets(ctx, a.play.Tenant, d.Client)
+	if err != nil {
+		s.Log.Error("a client's proofs cannot be read", "tenant", a.play.Tenant, "error", err)
+		return flow.NotNow("store_failed")
+	}
+	mine, ok := known[p.SecretID]
+	if !ok {
+		return flow.NotNow("client_unknown_secret")
+	}
+	if mine.Refused >= mine.Approved {
+		return flow.NotNow("client_secret_refused")
+	}
+	for id, other := range known {
+		if id != p.SecretID && other.Approved > mine.Approved && a.now.UnixNano() > other.Approved+int64(session.SecretAfter) {
+			return flow.NotNow("client_secret_replaced")
+		}
+	}
+	return nil
+}
+
+// revocation asks for marks, and whether the artifact has been superseded.
+func (s *Service) revocation(ctx context.Context, a *attempt) *flow.Refusal {
+	marks, err := s.Sessions.Blocking(a.play.Tenant, a.door)
+	if err != nil {
+		s.stop(a.play.Tenant, err)
+		return flow.NotNow("marks_unreadable")
+	}
+	if len(marks) > 0 {
+		if marks[0].Final {
+			return flow.No("revoked", http.StatusBadRequest, "invalid_grant")
+		}
+		return flow.No("refused_by_primary", http.StatusBadRequest, "invalid_grant")
+	}
+	return s.superseded(ctx, a)
+}
+
+// unknownGrace is how long a superseded token still opens where it is not known what the primary does with one.
+const unknownGrace = time.Minute
+
+func (s *Service) superseded(ctx context.Context, a *attempt) *flow.Refusal {
+	d := a.door
+	if d.Superseded == 0 || d.Kind == session.AccessToken {
+		return nil
+	}
+	h, err := s.Sessions.Habit(a.play.Tenant, d.Client)
+	if err != nil {
+		return flow.NotNow("store_failed")
+	}
+	switch h.Rotation {
+	case "accepts":
+		if d.Ends != 0 && d.Ends <= a.now.UnixNano() {
+			return flow.NotNow("artifact_ended")
+		}
+		return nil
+	case "refuses":
+		// Reuse detection (RFC 9700, section 4.14.2): one of the two who hold a token of this grant stole it.
+		if !a.play.Shadow {
+			m := session.Mark{Of: session.OfGrant, ID: d.Grant, Final: true, At: a.now.UnixNano(), Cause: "reuse"}
+			if err := s.Sessions.Mark(ctx, a.play.Tenant, m); err != nil {
+				s.stop(a.play.Tenant, err)
+				return flow.NotNow("marks_unwritable")
+			}
+		}
+		return flow.No("reuse", http.StatusBadRequest, "invalid_grant")
+	}
+	if a.now.UnixNano() > d.Superseded+int64(unknownGrace) {
+		return flow.NotNow("superseded")
+	}
+	return nil
+}
+
+// open opens the record with the artifact's key; for a confidential client this is where its secret is proved.
+func (s *Service) open(_ context.Context, a *attempt) *flow.Refusal {
+	r, err := s.Sessions.Open(a.play.Tenant, a.play.Artifact.Lookup, a.door, a.play.Artifact.Key)
+	switch {
+	case errors.Is(err, session.ErrNoRecord):
+		return flow.NotNow("no_record")
+	case errors.Is(err, session.ErrSealed):
+		return flow.NotNow("seal")
+	case err != nil:
+		s.Log.Error("a record does not open", "tenant", a.play.Tenant, "error", err)
+		return flow.NotNow("store_failed")
+	}
+	if r.Tenant != a.play.Tenant || r.Issuer != a.play.Issuer || a.door.Kind == session.RefreshToken && r.Client != a.play.Client.ID {
+		return flow.NotNow("record_mismatch")
+	}
+	a.record = r
+	return nil
+}
+
+func (s *Service) policy(_ context.Context, a *attempt) *flow.Refusal {
+	d := s.Policy(policy.Facts{
+		Tenant: a.play.Tenant, Flow: a.play.Flow, Client: a.record.Client, Subject: a.record.Subject,
+		Now: a.play.Facts, Approved: a.record.Facts,
+	})
+	a.rule = d.Rule
+	if !d.Permit {
+		return flow.No(d.Rule, http.StatusBadRequest, "interaction_required")
+	}
+	return nil
+}
+
+// answer makes the permit, lets the flow answer, and remembers the tokens that it made.
+func (s *Service) answer(ctx context.Context, a *attempt) (*flow.Reply, *flow.Refusal) {
+	habit, err := s.Sessions.Habit(a.play.Tenant, s.Sessions.Seal.HabitKey(a.record))
+	if err != nil {
+		return nil, flow.NotNow("store_failed")
+	}
+	fence := keys.Fence{Tenant: a.play.Tenant, Issuer: a.play.Issuer}
+	permit := &flow.Permit{
+		Play: a.play, Record: a.record, Habit: habit, Now: a.now, Fill: session.NewID().String() + session.NewID().String(),
+		Sign: func(class string, header, claims session.Object) (string, error) {
+			t, kid, err := s.Keys.Sign(fence, class, header, claims)
+			if err != nil {
+				s.Log.Error("cannot sign", "tenant", fence.Tenant, "issuer", fence.Issuer, "class", class, "error", err)
+				return "", err
+			}
+			a.keys = append(a.keys, kid)
+			return t, nil
+		},
+		Opaque: func(l session.Look) string { return oauth.Opaque(l, s.Sessions.Seal.Look) },
+	}
+	reply, no := a.flow.Answer(permit)
+	if no != nil {
+		return nil, no
+	}
+	reply.Grant = a.door.Grant
+	if a.play.Shadow {
+		return reply, nil
+	}
+	if err := s.keepIssued(ctx, a, reply.Issued); err != nil {
+		s.Log.Error("an issued token cannot be kept", "tenant", fence.Tenant, "error", err)
+		return nil, flow.NotNow("store_failed")
+	}
+	if a.play.Facts.Origin == a.record.Facts.Origin {
+		for k, v := range a.record.Headers {
+			reply.Header.Set(k, v)
+		}
+		if len(a.record.Headers) > 0 {
+			reply.Header.Add("Vary", "Origin")
+		}
+	}
+	return reply, nil
+}
+
+// keepIssued makes doors for the tokens that were made, so that other endpoints can answer for them.
+func (s *Service) keepIssued(ctx context.Context, a *attempt, issued []flow.Issued) error {
+	var b store.Batch
+	for _, t := range issued {
+		look := s.Sessions.Seal.Lookup(t.Kind, a.play.Tenant, a.play.Issuer, t.Value)
+		to := session.ArtifactKeys{Kind: t.Kind, Lookup: look, Key: s.Sessions.Seal.ArtifactKey(t.Kind, a.play.Tenant, a.play.Issuer, "", t.Value, nil)}
+		wrapped, err := session.Rewrap(a.play.Tenant, a.door, a.play.Artifact.Lookup, a.play.Artifact.Key, to)
+		if err != nil {
+			return err
+		}
+		d := *a.door
+		d.Kind, d.Wrapped, d.Ends = t.Kind, wrapped, t.Ends.UnixNano()
+		if err := s.Sessions.PutDoor(&b, a.play.Tenant, look, a.now.UnixNano(), &d); err != nil {
+			return err
+		}
+	}
+	return s.Sessions.KV.Apply(ctx, &b, store.Soon)
+}
+
+func (s *Service) stop(tenant string, cause error) {
+	if _, was := s.stopped.LoadOrStore(tenant, cause.Error()); !was {
+		s.Log.Error("the backup stops playing: revocations cannot be kept or read", "tenant", tenant, "error", cause)
+	}
+}
+
+func (s *Service) audit(a *attempt, no *flow.Refusal, began time.Time) error {
+	e := audit.Entry{
+		Time: began, ID: a.play.ID, Tenant: a.play.Tenant, Issuer: a.play.Issuer, Flow: a.play.Flow, Client: a.play.Client.ID,
+		Address: a.play.Facts.Address, Trigger: a.play.Trigger, Issuedby: "backup", Decision: "issued", Rule: a.rule,
+		Latency: float64(s.Now().Sub(began).Microseconds()) / 1000,
+	}
+	if a.record != nil {
+		e.Client, e.Subject, e.Session = a.record.Client, a.record.Subject, a.record.SID
+	}
+	if a.door != nil {
+		e.Approved = time.Unix(0, a.door.Approved)
+	}
+	if len(a.keys) > 0 {
+		e.Key = a.keys[0]
+	}
+	if no != nil {
+		e.Issuedby, e.Decision, e.Rule, e.Key = "none", "refused", no.Code, ""
+	}
+	return s.Audit.Write(e)
+}
+
+// PublicKeys returns the backup's public keys for an issuer, and makes those that are missing for the algorithms that
+// its primary uses.
+func (s *Service) PublicKeys(_ context.Context, tenant, issuer string, algs []string) ([]jose.JSONWebKey, error) {
+	f := keys.Fence{Tenant: tenant, Issuer: issuer}
+	for _, alg := range algs {
+		if err := s.Keys.Ensure(f, alg); err != nil {
+			return nil, err
+		}
+	}
+	return s.Keys.Public(f), nil
+}

@@ -1,0 +1,89 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"understudy/session"
+	"understudy/store"
+)
+
+// Standing is what the gateway must know of an artifact before it sends it to the primary.
+type Standing struct {
+	Known bool       `cbor:"0,keyasint"`
+	Grant session.ID `cbor:"1,keyasint"`
+	Hash  uint32     `cbor:"2,keyasint"` // stable for the grant
+	// Revoked is set where a final mark blocks the grant and the primary could not have heard of it.
+	Revoked bool `cbor:"3,keyasint"`
+	// Told is set where a final mark blocks the grant that the primary knows of.
+	Told      bool               `cbor:"4,keyasint"`
+	Successor *session.Successor `cbor:"5,keyasint,omitempty"`
+}
+
+// Standing looks an artifact up. It opens nothing.
+func (s *Service) Standing(_ context.Context, tenant string, lookup session.ID) (Standing, error) {
+	var st Standing
+	succ, err := s.Sessions.Successor(tenant, lookup)
+	if err != nil {
+		return st, err
+	}
+	st.Successor = succ
+	d, err := s.Sessions.Door(tenant, lookup)
+	if errors.Is(err, session.ErrNoRecord) {
+		return st, nil
+	}
+	if err != nil {
+		return st, err
+	}
+	st.Known, st.Grant, st.Hash = true, d.Grant, d.Hash
+	marks, err := s.Sessions.Blocking(tenant, d)
+	if err != nil {
+		return st, err
+	}
+	for _, m := range marks {
+		if m.Final {
+			st.Revoked = st.Revoked || !m.Told
+			st.Told = st.Told || m.Told
+		}
+	}
+	return st, nil
+}
+
+// Step moves what is kept of an exchange without a reply to another state, durably. at is the time of the step.
+func (s *Service) Step(ctx context.Context, tenant string, lookup session.ID, at int64, v session.Successor) error {
+	var b store.Batch
+	if err := s.Sessions.PutSuccessor(&b, tenant, lookup, at, v); err != nil {
+		return err
+	}
+	if err := s.Sessions.KV.Apply(ctx, &b, store.Durable); err != nil {
+		return fmt.Errorf("keep a successor: %w", err)
+	}
+	return nil
+}
+
+// Mark keeps marks durably; when it returns nil they hold everywhere.
+func (s *Service) Mark(ctx context.Context, tenant string, ms ...session.Mark) error {
+	if err := s.Sessions.Mark(ctx, tenant, ms...); err != nil {
+		s.stop(tenant, err)
+		return fmt.Errorf("keep a revocation: %w", err)
+	}
+	return nil
+}
+
+// MarkGrant marks the grant of an artifact and, where session is set, infers that its session is over too. It returns
+// false where the artifact is not known.
+func (s *Service) MarkGrant(ctx context.Context, tenant string, lookup session.ID, at int64, cause string, told, sessionToo bool) (bool, error) {
+	d, err := s.Sessions.Door(tenant, lookup)
+	if errors.Is(err, session.ErrNoRecord) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	ms := []session.Mark{{Of: session.OfGrant, ID: d.Grant, Final: true, At: at, Cause: cause, Told: told}}
+	if sessionToo && !d.Session.Zero() {
+		ms = append(ms, session.Mark{Of: session.OfSession, ID: d.Session, Final: cause == "logout", At: at, Cause: cause, Told: told})
+	}
+	return true, s.Mark(ctx, tenant, ms...)
+}

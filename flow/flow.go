@@ -1,0 +1,189 @@
+// Package flow says what a sign-in pattern is: how it is recognised and learned at the gateway, and how it is answered
+// in the backup.
+//
+// A flow knows both halves of its part and nothing else. It cannot reach backup, gateway or store: it never sees a
+// record before client authentication, artifact match, revocation and policy have passed, because only then is there a
+// [Permit].
+package flow
+
+import (
+	"net/http"
+	"net/url"
+	"time"
+
+	"understudy/session"
+)
+
+// Endpoint is a class of the primary's endpoints, as its metadata names them.
+type Endpoint string
+
+const (
+	Token         Endpoint = "token"
+	UserInfo      Endpoint = "userinfo"
+	Introspection Endpoint = "introspection"
+	Revocation    Endpoint = "revocation"
+	EndSession    Endpoint = "end_session"
+	Discovery     Endpoint = "discovery"
+	JWKS          Endpoint = "jwks"
+	// Other is everything that is only passed through: pages, scripts, administration.
+	Other Endpoint = "other"
+)
+
+// Flow is one sign-in pattern.
+type Flow interface {
+	// Name is stable: it is in the audit log, the metrics and the coverage table.
+	Name() string
+	// Endpoint is where requests of this flow arrive.
+	Endpoint() Endpoint
+	// Match parses r once and returns nil where it is no request of this flow.
+	Match(r *Request) Exchange
+	// Answer makes the reply that the primary would have given, from a record that may go on. It runs in the backup.
+	Answer(p *Permit) (*Reply, *Refusal)
+}
+
+// Exchange is one request of a flow, at the gateway. It holds secrets and never leaves it.
+type Exchange interface {
+	// Ask is what the request presents and wants.
+	Ask() *Ask
+	// Learn reads the primary's successful reply. A nil Lesson means there is nothing to remember and nothing to count.
+	Learn(r *Response) *Lesson
+}
+
+// Request is a buffered request at a protocol endpoint.
+type Request struct {
+	HTTP     *http.Request
+	Body     []byte
+	Form     url.Values // of the body only; nil where the body is no form
+	FormErr  error      // why Form is nil
+	Tenant   string
+	Issuer   string
+	Endpoint Endpoint
+	Address  string // the client's, honest
+}
+
+// Response is a buffered successful reply of the primary.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   []byte
+	Sent   time.Time // when the request was sent
+}
+
+// Ask is what a request presents and wants. The zero Artifact means that the flow cannot be played for this request.
+type Ask struct {
+	Client   Credentials
+	Artifact Artifact
+	Scope    []string // nil: not asked for
+	Resource []string // resource and audience parameters
+	// Unplayable says why the request cannot be answered by the backup although the flow is known.
+	Unplayable string
+	// Odd says why the request is not a plain one: unknown or repeated parameters, forms or sizes beyond what is approved.
+	Odd string
+}
+
+// Credentials is a client authentication as presented.
+type Credentials struct {
+	ID     string
+	Method string // RFC 7591 token_endpoint_auth_method: "none", "client_secret_basic", "client_secret_post"
+	Secret string
+}
+
+// Artifact is something that a client holds.
+type Artifact struct {
+	Kind  session.Kind
+	Value string
+	Ends  time.Time // its own end at the primary; zero: not told
+}
+
+// Lesson is what a reply taught, in the clear; the gateway seals it.
+type Lesson struct {
+	Record      *session.Record
+	Artifacts   []Artifact // what opens the record from now on
+	Presented   *Artifact  // what it was obtained with, nil for a first grant
+	Interactive bool       // the exchange ended an interactive sign-in
+	Shape       *session.Shape
+	// Unlearned says why nothing may be remembered ("password", "dpop", …). It is counted and shown.
+	Unlearned string
+}
+
+// Play is the request to the backup: everything that it needs, and no artifact. It can be sent to another process.
+type Play struct {
+	ID       string               `cbor:"0,keyasint"` // of the request, for the logs of both
+	Tenant   string               `cbor:"1,keyasint"`
+	Issuer   string               `cbor:"2,keyasint"`
+	Flow     string               `cbor:"3,keyasint"`
+	Client   Proof                `cbor:"4,keyasint"`
+	Artifact session.ArtifactKeys `cbor:"5,keyasint"`
+	Scope    []string             `cbor:"6,keyasint,omitempty"`
+	Resource []string             `cbor:"7,keyasint,omitempty"`
+	Facts    session.Facts        `cbor:"8,keyasint"`
+	Received int64                `cbor:"9,keyasint"`  // Unix nanoseconds
+	Outage   int64                `cbor:"10,keyasint"` // when it began
+	Trigger  string               `cbor:"11,keyasint"` // the rule of the failure table, "breaker", "shadow", …
+	Shadow   bool                 `cbor:"12,keyasint"` // compute, deliver nothing
+}
+
+// Proof is a client authentication, derived: the secret stays at the gateway.
+type Proof struct {
+	ID       string     `cbor:"0,keyasint"`
+	Method   string     `cbor:"1,keyasint"`
+	SecretID session.ID `cbor:"2,keyasint"` // zero for a public client
+}
+
+// Permit is what a flow answers from. Only backup makes one, after every check has passed.
+type Permit struct {
+	Play   *Play
+	Record *session.Record
+	Habit  *session.Habit
+	Now    time.Time
+	// Sign signs a JWT of the class with the backup key for its issuer and algorithm, and sets alg and kid where the
+	// header has them.
+	Sign func(class string, header, claims session.Object) (string, error)
+	// Opaque makes an opaque token of a look.
+	Opaque func(look session.Look) string
+	// Fill stands in the body for the presented artifact; the gateway puts it there.
+	Fill string
+}
+
+// Reply is the backup's answer.
+type Reply struct {
+	Status int         `cbor:"0,keyasint"`
+	Header http.Header `cbor:"1,keyasint"`
+	Body   []byte      `cbor:"2,keyasint"`
+	Fill   string      `cbor:"3,keyasint"` // where the presented artifact stands in Body; "" for nowhere
+	Grant  session.ID  `cbor:"4,keyasint"`
+	Issued []Issued    `cbor:"-"` // stays in the backup
+}
+
+// Issued is a token that the backup made and must recognise.
+type Issued struct {
+	Kind  session.Kind
+	Value string
+	Ends  time.Time
+}
+
+// Token classes; a backup key signs no other.
+const (
+	ClassAccessToken = "access_token"
+	ClassIDToken     = "id_token"
+)
+
+// Refusal says why the backup gives no answer, in a stable code, and what the client is told.
+type Refusal struct {
+	Code   string `cbor:"0,keyasint"` // documented in docs/audit.md
+	Status int    `cbor:"1,keyasint"`
+	Error  string `cbor:"2,keyasint"` // OAuth 2.0 error code
+	// Definite is true where the primary would certainly refuse too: the client is told so even though the primary
+	// could not be asked.
+	Definite bool `cbor:"3,keyasint"`
+}
+
+// NotNow is the refusal of what cannot be answered at the moment and may be asked again.
+func NotNow(code string) *Refusal {
+	return &Refusal{Code: code, Status: http.StatusServiceUnavailable, Error: "temporarily_unavailable"}
+}
+
+// No is a refusal in the protocol's words that a retry does not change.
+func No(code string, status int, oauthError string) *Refusal {
+	return &Refusal{Code: code, Status: status, Error: oauthError, Definite: true}
+}

@@ -1,0 +1,271 @@
+package oauth
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"understudy/flow"
+	"understudy/session"
+)
+
+// covers says whether a request for scope and resources is one that the primary approved before.
+func covers(r *session.Record, scope, resource []string) *flow.Refusal {
+	if len(scope) > 0 && !sameSet(scope, r.Asked) && !sameSet(scope, r.Scope) {
+		known := append(slices.Clone(r.Asked), r.Scope...)
+		for _, s := range scope {
+			if !slices.Contains(known, s) {
+				return flow.No("scope_wider", http.StatusBadRequest, "invalid_scope")
+			}
+		}
+		return flow.NotNow("scope_unlearned")
+	}
+	if len(resource) > 0 && !sameSet(resource, r.Resource) {
+		return flow.NotNow("resource_unlearned")
+	}
+	return nil
+}
+
+func sameSet(a, b []string) bool {
+	for _, s := range a {
+		if !slices.Contains(b, s) {
+			return false
+		}
+	}
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			return false
+		}
+	}
+	return true
+}
+
+// answer makes a token response from a record: the members of the primary's refresh reply in its order, the same
+// claims, fresh times.
+func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
+	rec := p.Record
+	shape := (*session.Shape)(nil)
+	if rec.First && p.Habit != nil {
+		shape = p.Habit.Refresh
+	}
+	lifetime, known := rec.Response.Number("expires_in")
+	if !known {
+		lifetime = 0
+		if rec.AccessToken != nil {
+			lifetime = rec.AccessToken.Lifetime()
+		}
+	}
+	reply := &flow.Reply{Status: http.StatusOK, Header: http.Header{
+		"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}, "Pragma": {"no-cache"},
+	}}
+	var accessToken string
+	if rec.AccessToken != nil {
+		h, c := fresh(rec.AccessToken, part(shape, false), p.Now, rec.First)
+		t, err := p.Sign(flow.ClassAccessToken, h, c)
+		if err != nil {
+			return nil, flow.NotNow("keys_unavailable")
+		}
+		accessToken = t
+	} else if rec.Opaque != nil {
+		accessToken = p.Opaque(*rec.Opaque)
+	}
+	if accessToken == "" {
+		return nil, flow.NotNow("record_incomplete")
+	}
+	if lifetime > 0 {
+		reply.Issued = append(reply.Issued, flow.Issued{Kind: session.AccessToken, Value: accessToken, Ends: p.Now.Add(time.Duration(lifetime) * time.Second)})
+	}
+	out := make(session.Object, 0, len(rec.Response))
+	for _, m := range ordered(rec.Response, members(shape)) {
+		if shape != nil && !slices.Contains(shape.Members, m.Name) && m.Name != "id_token" {
+			continue // a refresh reply lacks it
+		}
+		switch m.Name {
+		case "access_token":
+			m.Value = session.Quote(accessToken)
+		case "refresh_token":
+			m.Value = session.Quote(p.Fill)
+			reply.Fill = p.Fill
+		case "id_token":
+			if rec.IDToken == nil || shape != nil && shape.IDToken == nil {
+				continue
+			}
+			h, c := fresh(rec.IDToken, part(shape, true), p.Now, rec.First)
+			if c.Has("at_hash") {
+				c.Set("at_hash", session.Quote(atHash(h.Text("alg"), accessToken)))
+			}
+			t, err := p.Sign(flow.ClassIDToken, h, c)
+			if err != nil {
+				return nil, flow.NotNow("keys_unavailable")
+			}
+			m.Value = session.Quote(t)
+		case "expires_on", "iat", "not_before":
+			m.Value = shift(m.Value, p.Now, m.Name, lifetime)
+		}
+		out = append(out, m)
+	}
+	reply.Body = out.Append(nil)
+	return reply, nil
+}
+
+func members(s *session.Shape) []string {
+	if s == nil {
+		return nil
+	}
+	return s.Members
+}
+
+func part(s *session.Shape, id bool) *session.TokenShape {
+	switch {
+	case s == nil:
+		return nil
+	case id:
+		return s.IDToken
+	}
+	return s.AccessToken
+}
+
+// shift moves a point in time of the response to now.
+func shift(v []byte, now time.Time, name string, lifetime int64) []byte {
+	n := now.Unix()
+	if name == "expires_on" {
+		n += lifetime
+	}
+	if len(v) > 0 && v[0] == '"' {
+		return session.Quote(strconv.FormatInt(n, 10))
+	}
+	return strconv.AppendInt(nil, n, 10)
+}
+
+// Claims that belong to one exchange: a refresh reply may lack them, and where one was seen that does, ours does.
+var exchangeClaims = []string{"nonce", "c_hash", "s_hash", "at_hash"}
+
+// fresh returns header and claims of a token as a refresh now would carry them: nothing that was not learned, fresh
+// times with the learned distances, a new jti of the same look.
+func fresh(t *session.Token, shape *session.TokenShape, now time.Time, first bool) (header, claims session.Object) {
+	header = t.Header.Clone()
+	claims = t.Claims.Clone()
+	if shape != nil {
+		header = ordered(header, shape.Header)
+		claims = slices.DeleteFunc(ordered(claims, shape.Claims), func(m session.Member) bool {
+			return slices.Contains(exchangeClaims, m.Name) && !slices.Contains(shape.Claims, m.Name)
+		})
+	} else if first {
+		// OpenID Connect Core, section 12.2: a refreshed ID token should have no nonce; c_hash and s_hash belong to a code
+		// and a state that are not there.
+		claims = claims.Without("nonce", "c_hash", "s_hash")
+	}
+	iat, hasIat := claims.Number("iat")
+	for i, m := range claims {
+		switch m.Name {
+		case "iat":
+			claims[i].Value = strconv.AppendInt(nil, now.Unix(), 10)
+		case "exp", "nbf":
+			if n, ok := claims.Number(m.Name); ok && hasIat {
+				claims[i].Value = strconv.AppendInt(nil, n-iat+now.Unix(), 10)
+			}
+		case "jti":
+			prefix := jtiPrefix(t.Claims.Text("jti"))
+			if shape != nil && shape.JTI != "" {
+				prefix = shape.JTI
+			}
+			claims[i].Value = session.Quote(prefix + another(t.Claims.Text("jti")[len(jtiPrefix(t.Claims.Text("jti"))):]))
+		}
+	}
+	return header, claims
+}
+
+// another returns a random identifier of the same look.
+func another(s string) string {
+	l := lookOf(s)
+	return Opaque(l, nil)
+}
+
+// Opaque makes a random text of a look. Where tag is given and the text is long enough, its end is a keyed tag of its
+// beginning, by which the deployment recognises its own.
+func Opaque(l session.Look, tag func(string) []byte) string {
+	n := max(l.Length-len(l.Prefix), 8)
+	switch l.Charset {
+	case "uuid":
+		var b [16]byte
+		rand.Read(b[:])
+		b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+		return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	case "hex":
+		b := make([]byte, n)
+		rand.Read(b)
+		return l.Prefix + tagged(hex.EncodeToString(b)[:n], tag, 12, hex.EncodeToString)
+	}
+	b := make([]byte, n)
+	rand.Read(b)
+	return l.Prefix + tagged(base64.RawURLEncoding.EncodeToString(b)[:n], tag, 10, base64.RawURLEncoding.EncodeToString)
+}
+
+// minRandom is how many characters of an opaque token stay random beside the tag.
+const minRandom = 22
+
+func tagged(s string, tag func(string) []byte, size int, enc func([]byte) string) string {
+	if tag == nil || len(s) < minRandom+size {
+		return s
+	}
+	head := s[:len(s)-size]
+	return head + enc(tag(head))[:size]
+}
+
+// Ours says whether an opaque token is one that Opaque made with this tag.
+func Ours(s string, tag func(string) []byte) bool {
+	l := lookOf(s)
+	body := s[len(l.Prefix):]
+	size, enc := 10, base64.RawURLEncoding.EncodeToString
+	if l.Charset == "hex" {
+		size, enc = 12, hex.EncodeToString
+	}
+	if len(body) < minRandom+size {
+		return false
+	}
+	return enc(tag(body[:len(body)-size]))[:size] == body[len(body)-size:]
+}
+
+// ordered returns o with the members that names lists first, in that order, and the rest behind them as they were.
+func ordered(o session.Object, names []string) session.Object {
+	if names == nil {
+		return o
+	}
+	out := make(session.Object, 0, len(o))
+	for _, n := range names {
+		if v := o.Get(n); v != nil {
+			out = append(out, session.Member{Name: n, Value: v})
+		}
+	}
+	for _, m := range o {
+		if !slices.Contains(names, m.Name) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// atHash is OpenID Connect Core, section 3.1.3.6: the left half of the hash that the ID token's alg uses.
+func atHash(alg, accessToken string) string {
+	var sum []byte
+	switch {
+	case strings.HasSuffix(alg, "384"):
+		s := sha512.Sum384([]byte(accessToken))
+		sum = s[:]
+	case strings.HasSuffix(alg, "512") || alg == "EdDSA":
+		s := sha512.Sum512([]byte(accessToken))
+		sum = s[:]
+	default:
+		s := sha256.Sum256([]byte(accessToken))
+		sum = s[:]
+	}
+	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2])
+}

@@ -1,0 +1,49 @@
+package oauth
+
+import (
+	"net/http"
+
+	"understudy/flow"
+)
+
+// Grant is every other request to the token endpoint. What it leads to is learned, so that the refresh tokens it gives
+// are known; the request itself is not answered in an outage.
+type Grant struct{}
+
+// Name implements flow.Flow.
+func (Grant) Name() string { return "token" }
+
+// Endpoint implements flow.Flow.
+func (Grant) Endpoint() flow.Endpoint { return flow.Token }
+
+// Match implements flow.Flow.
+func (Grant) Match(r *flow.Request) flow.Exchange {
+	if r.HTTP.Method != http.MethodPost || r.Form == nil {
+		return nil
+	}
+	x := &grant{exchange: parse(r), kind: r.Form.Get("grant_type")}
+	x.ask.Unplayable = "grant"
+	return x
+}
+
+type grant struct {
+	exchange
+	kind string
+}
+
+func (x *grant) Ask() *flow.Ask { return &x.ask }
+
+// Learn implements flow.Exchange.
+func (x *grant) Learn(r *flow.Response) *flow.Lesson {
+	l := x.learn(r, x.kind)
+	if l != nil {
+		// Only a code or a device code stands at the end of a person's sign-in.
+		l.Interactive = x.kind == "authorization_code" || x.kind == "urn:ietf:params:oauth:grant-type:device_code"
+	}
+	return l
+}
+
+// Answer implements flow.Flow.
+func (Grant) Answer(*flow.Permit) (*flow.Reply, *flow.Refusal) {
+	return nil, flow.NotNow("not_played")
+}

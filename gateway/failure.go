@@ -1,0 +1,144 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"mime"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"understudy/flow"
+	"understudy/health"
+	"understudy/session"
+)
+
+// outcome is what became of a request to the primary.
+type outcome struct {
+	endpoint flow.Endpoint
+	status   int
+	header   http.Header
+	body     []byte
+	err      error // no reply, or not a whole one
+	sent     bool  // the request may have reached the primary
+	object   session.Object
+	objErr   error
+}
+
+// Rule is one line of the table of failures.
+type Rule struct {
+	Name   string // stable: it is the trigger in the sign-in log
+	What   string // for docs/failures.md
+	Origin health.Origin
+	// Probe is true where the backup may answer only when the gateway's own probe fails likewise.
+	Probe bool
+	when  func(*outcome) bool
+}
+
+// Rules is the table of what counts as an unexpected failure of the primary at a protocol endpoint (design, law 1). The
+// first line that holds decides; where none does, the primary has answered.
+func Rules() []Rule {
+	is := func(status ...int) func(*outcome) bool {
+		return func(o *outcome) bool {
+			for _, s := range status {
+				if o.err == nil && o.status == s {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	return []Rule{
+		{"client_gone", "the client went away before the primary answered", health.Ours, false,
+			func(o *outcome) bool { return errors.Is(o.err, context.Canceled) || errors.Is(o.err, errOurs) }},
+		{"refused", "the connection is refused, or there is no way to the host", health.Beyond, false,
+			func(o *outcome) bool {
+				return !o.sent && (errors.Is(o.err, syscall.ECONNREFUSED) || errors.Is(o.err, syscall.EHOSTUNREACH) || errors.Is(o.err, syscall.ENETUNREACH))
+			}},
+		{"dns", "the host name cannot be resolved", health.Beyond, false,
+			func(o *outcome) bool { var e *net.DNSError; return errors.As(o.err, &e) }},
+		{"tls", "the TLS handshake fails, or the certificate is wrong or expired", health.Beyond, false,
+			func(o *outcome) bool { return o.err != nil && !o.sent && isTLS(o.err) }},
+		{"connect", "the connection cannot be made", health.Beyond, false,
+			func(o *outcome) bool { var e *net.OpError; return !o.sent && errors.As(o.err, &e) && e.Op == "dial" }},
+		{"too_large", "the reply is larger than the gateway takes", health.Doubt, false,
+			func(o *outcome) bool { return errors.Is(o.err, errTooLarge) }},
+		{"no_reply", "the request was sent and no whole reply came (reset, truncation, deadline)", health.Doubt, false,
+			func(o *outcome) bool { return o.err != nil }},
+		{"too_many", "429: the primary's answer, with its Retry-After", answered, false, is(http.StatusTooManyRequests)},
+		{"server_error", "a 5xx reply", health.Doubt, false, func(o *outcome) bool { return o.status >= 500 }},
+		{"request_refused", "408, 413, 425 or 431", health.Doubt, true, is(408, 413, 425, 431)},
+		{"redirect", "a redirect from a protocol endpoint", health.Doubt, false,
+			func(o *outcome) bool { return o.status >= 300 && o.status < 400 && o.endpoint != flow.EndSession }},
+		{"oauth_unavailable", "temporarily_unavailable or server_error in the protocol's words", health.Doubt, false,
+			func(o *outcome) bool {
+				e := o.object.Text("error")
+				return e == "temporarily_unavailable" || e == "server_error"
+			}},
+		{"challenge", "401 with WWW-Authenticate: an answer, body or not", answered, false,
+			func(o *outcome) bool { return o.status == 401 && o.header.Get("WWW-Authenticate") != "" }},
+		{"client_error", "a 4xx without the protocol's body", health.Doubt, true,
+			func(o *outcome) bool { return o.status >= 400 && o.object.Text("error") == "" }},
+		{"empty", "a 2xx without the body that is due", health.Doubt, false,
+			func(o *outcome) bool { return o.status < 300 && bodyDue(o.endpoint) && len(o.body) == 0 }},
+		{"wrong_content", "a 2xx whose body is not JSON (an HTML page, for example)", health.Doubt, false,
+			func(o *outcome) bool {
+				return o.status < 300 && bodyDue(o.endpoint) && (o.objErr != nil || !isJSON(o.header))
+			}},
+		{"no_token", "a 200 of the token endpoint without access_token or token_type", health.Doubt, false,
+			func(o *outcome) bool {
+				return o.status == 200 && o.endpoint == flow.Token && (o.object.Text("access_token") == "" || o.object.Text("token_type") == "")
+			}},
+	}
+}
+
+// answered marks lines of the table that are the primary's answer although they look like failures.
+const answered health.Origin = -1
+
+var errOurs = errors.New("the gateway's own limit")
+
+var errTooLarge = errors.New("reply too large")
+
+// classify returns the line of the table that holds, or nil where the primary has answered.
+func classify(rules []Rule, o *outcome) *Rule {
+	if o.err == nil && len(o.body) > 0 {
+		o.object, o.objErr = session.ParseObject(o.body)
+	}
+	for i := range rules {
+		if rules[i].when(o) {
+			if rules[i].Origin == answered {
+				return nil
+			}
+			return &rules[i]
+		}
+	}
+	return nil
+}
+
+// bodyDue says whether a successful reply of the endpoint has a JSON body.
+func bodyDue(e flow.Endpoint) bool {
+	switch e {
+	case flow.Token, flow.Discovery, flow.JWKS:
+		return true
+	}
+	return false // UserInfo and introspection may be signed (JWT); revocation and logout may be empty
+}
+
+func isJSON(h http.Header) bool {
+	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
+}
+
+func isTLS(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var rec tls.RecordHeaderError
+	var alert tls.AlertError
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &cert) || errors.As(err, &rec) || errors.As(err, &alert) || errors.As(err, &unknown) ||
+		errors.As(err, &host) || errors.As(err, &invalid) || strings.Contains(err.Error(), "tls: ")
+}

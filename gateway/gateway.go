@@ -1,0 +1,330 @@
+// Package gateway is the front door: a reverse proxy on the primary's public host name that learns what the primary
+// approves, and lets the backup answer where the primary does not.
+//
+// It owns the way of a request and holds no signing key. It refuses to touch what it need not understand: bytes of
+// requests and replies pass as they are.
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sync/errgroup"
+
+	"understudy/backup"
+	"understudy/flow"
+	"understudy/health"
+	"understudy/session"
+)
+
+// Backup is the backup authentication service, in this process or another.
+type Backup interface {
+	Play(ctx context.Context, p *flow.Play) (*flow.Reply, *flow.Refusal, error)
+	Learn(ctx context.Context, ls []*backup.Learned) ([]backup.Outcome, error)
+	Standing(ctx context.Context, tenant string, lookup session.ID) (backup.Standing, error)
+	Refused(ctx context.Context, r *backup.Refused) error
+	Step(ctx context.Context, tenant string, lookup session.ID, at int64, v session.Successor) error
+	MarkGrant(ctx context.Context, tenant string, lookup session.ID, at int64, cause string, told, session bool) (bool, error)
+	Mark(ctx context.Context, tenant string, ms ...session.Mark) error
+	PublicKeys(ctx context.Context, tenant, issuer string, algs []string) ([]jose.JSONWebKey, error)
+}
+
+// Config of a Gateway.
+type Config struct {
+	Tenants []*Tenant
+	Flows   []flow.Flow
+	Backup  Backup
+	Seal    *session.Sealer
+	DataDir string
+	// HealthPath is answered on the traffic port, for balancers; "": "/.understudy/health".
+	HealthPath string
+	Log        *slog.Logger
+	Now        func() time.Time
+}
+
+// Gateway is an http.Handler. Run must be running.
+type Gateway struct {
+	c       Config
+	rules   []Rule
+	tenants map[string]*Tenant // by public host
+	learner *learner
+	secrets *secrets
+	late    *late
+	proxy   *httputil.ReverseProxy
+	Counts  *Counts
+}
+
+// New prepares a gateway from what its data directory holds; the primary need not be there.
+func New(c Config) (*Gateway, error) {
+	if c.HealthPath == "" {
+		c.HealthPath = "/.understudy/health"
+	}
+	g := &Gateway{c: c, rules: Rules(), tenants: map[string]*Tenant{}, Counts: newCounts()}
+	g.secrets = newSecrets(c.Seal)
+	g.learner = newLearner(g)
+	g.late = newLate(g)
+	for _, t := range c.Tenants {
+		t.log = c.Log
+		t.transport = t.newTransport()
+		if t.InFlight == 0 {
+			t.InFlight = 1000
+		}
+		t.slots = make(chan struct{}, t.InFlight)
+		t.meta = &metadata{
+			tenant: t, dir: filepath.Join(c.DataDir, "metadata"), transport: t.transport, publish: c.Backup.PublicKeys,
+			now: c.Now, tried: map[string]time.Time{}, flight: map[string]chan struct{}{},
+		}
+		if err := t.meta.load(context.Background()); err != nil {
+			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
+		}
+		hc := t.Health
+		hc.Now, hc.Probe = c.Now, t.probe
+		token := health.New(hc)
+		t.monitors = map[flow.Endpoint]*health.Monitor{flow.Token: token}
+		for _, h := range t.Hosts {
+			if g.tenants[strings.ToLower(h)] != nil {
+				return nil, fmt.Errorf("host %s belongs to two tenants", h)
+			}
+			g.tenants[strings.ToLower(h)] = t
+		}
+	}
+	g.proxy = &httputil.ReverseProxy{
+		Rewrite: g.rewrite, Transport: upstream{g}, ErrorHandler: g.failed,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
+	return g, nil
+}
+
+// Run does the gateway's background work until ctx ends.
+func (g *Gateway) Run(ctx context.Context) error {
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.Go(func() error { return g.learner.run(ctx) })
+	eg.Go(func() error { return g.late.run(ctx) })
+	for _, t := range g.c.Tenants {
+		eg.Go(func() error { return t.meta.run(ctx) })
+		for _, m := range t.monitors {
+			eg.Go(func() error { return m.Run(ctx) })
+		}
+	}
+	return eg.Wait()
+}
+
+// States returns the health of each tenant's endpoint classes.
+func (g *Gateway) States() map[string]map[string]health.State {
+	out := map[string]map[string]health.State{}
+	for _, t := range g.c.Tenants {
+		out[t.Name] = map[string]health.State{}
+		for e, m := range t.monitors {
+			out[t.Name][string(e)] = m.State()
+		}
+	}
+	return out
+}
+
+// visit is what the gateway knows of a request on its way.
+type visit struct {
+	id       string
+	tenant   *Tenant
+	issuer   *issuer
+	endpoint flow.Endpoint
+	address  string // the client's
+	scheme   string // the client's
+	began    time.Time
+	// what follows is set for protocol endpoints
+	request  *flow.Request
+	flow     flow.Flow
+	exchange flow.Exchange
+}
+
+type visitKey struct{}
+
+// request → gateway → (primary | backup) → learn → store
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == g.c.HealthPath {
+		w.Header().Set("Content-Type", "text/plain")
+		fmt.Fprintln(w, "ok")
+		return
+	}
+	t := g.tenant(r.Host)
+	if t == nil {
+		http.Error(w, "This host name is not served here.", http.StatusMisdirectedRequest)
+		return
+	}
+	v := &visit{tenant: t, began: g.c.Now(), endpoint: flow.Other}
+	v.address, v.scheme = g.client(t, r)
+	v.issuer, v.endpoint = t.meta.endpoint(r.URL.EscapedPath())
+	switch v.endpoint {
+	case flow.Discovery:
+		g.serveDiscovery(w, r, v.issuer)
+		return
+	case flow.JWKS:
+		g.serveKeys(w, r, v.issuer)
+		return
+	case flow.Other:
+		if g.serveMetadata(w, r, t) {
+			return
+		}
+	default:
+		if !g.read(w, r, v) {
+			return
+		}
+	}
+	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
+}
+
+func (g *Gateway) tenant(host string) *Tenant {
+	if t := g.tenants[host]; t != nil {
+		return t
+	}
+	host = strings.ToLower(host)
+	if t := g.tenants[host]; t != nil {
+		return t
+	}
+	if h, p, err := net.SplitHostPort(host); err == nil && (p == "443" || p == "80") {
+		return g.tenants[h]
+	}
+	return nil
+}
+
+// client is the client's address and scheme: the peer's own, or what a trusted peer says of it.
+func (g *Gateway) client(t *Tenant, r *http.Request) (address, scheme string) {
+	scheme = "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return "", scheme
+	}
+	trusted := func(s string) bool {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return false
+		}
+		for _, p := range t.Trusted {
+			if p.Contains(a.Unmap()) {
+				return true
+			}
+		}
+		return false
+	}
+	if !trusted(host) {
+		return host, scheme
+	}
+	if p := r.Header.Get("X-Forwarded-Proto"); p == "https" || p == "http" {
+		scheme = p
+	}
+	// From the right: the first that is no trusted proxy of ours is the client.
+	list := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(list) - 1; i >= 0; i-- {
+		a := strings.TrimSpace(list[i])
+		if _, err := netip.ParseAddr(a); err != nil {
+			break
+		}
+		host = a
+		if !trusted(a) {
+			break
+		}
+	}
+	return host, scheme
+}
+
+// rewrite makes the outgoing request: the same but for the forwarding headers, byte for byte in path and query.
+func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
+	v := p.In.Context().Value(visitKey{}).(*visit)
+	p.Out.URL.Scheme, p.Out.URL.Host = v.tenant.Upstream.Scheme, v.tenant.Upstream.Host
+	p.Out.Host = p.In.Host
+	p.Out.URL.RawQuery, p.Out.URL.ForceQuery = p.In.URL.RawQuery, p.In.URL.ForceQuery
+	if path, _, _ := strings.Cut(p.In.RequestURI, "?"); path != p.In.URL.EscapedPath() && strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") {
+		p.Out.URL.Opaque = path // bytes that net/url would encode another way
+	}
+	v.tenant.forwarded(p.Out, v.address, v.scheme)
+	if v.request == nil && p.Out.Body == nil || p.Out.Body == http.NoBody {
+		// A body that cannot be had again keeps the transport from repeating a request (design, law 11).
+		p.Out.Body, p.Out.GetBody = once{}, nil
+	}
+}
+
+// once is an empty body that the transport does not know to be empty.
+type once struct{}
+
+func (once) Read([]byte) (int, error) { return 0, errEOF }
+func (once) Close() error             { return nil }
+
+// upstream is the transport of the proxy.
+type upstream struct{ g *Gateway }
+
+func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
+	v := out.Context().Value(visitKey{}).(*visit)
+	select {
+	case v.tenant.slots <- struct{}{}:
+	default:
+		return nil, fmt.Errorf("%w: %d requests in flight", errOurs, v.tenant.InFlight)
+	}
+	release := func() { <-v.tenant.slots }
+	if v.request == nil {
+		resp, err := v.tenant.transport.RoundTrip(out)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusSwitchingProtocols {
+			release() // a tunnel is bounded by its peers
+			return resp, nil
+		}
+		resp.Body = &releasing{resp.Body, release}
+		return resp, nil
+	}
+	defer release()
+	return u.g.exchange(out, v)
+}
+
+// failed answers where there is no reply to pass.
+func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
+	v := r.Context().Value(visitKey{}).(*visit)
+	if errors.Is(err, context.Canceled) {
+		panic(http.ErrAbortHandler) // nobody is there to be told
+	}
+	g.Counts.Failed(v.tenant.Name, string(v.endpoint))
+	w.Header().Set("Retry-After", "5")
+	if v.endpoint != flow.Other {
+		writeRefusal(w.Header(), w, flow.NotNow("primary_away"), v.request)
+		return
+	}
+	status := http.StatusBadGateway
+	if errors.Is(err, errOurs) {
+		status = http.StatusServiceUnavailable
+	}
+	http.Error(w, "Sign-in is not available at the moment. Please try again in a few seconds.", status)
+}
+
+func requestID() string {
+	var b [12]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// ParseUpstream reads the URL of a primary: scheme and host, nothing behind it.
+func ParseUpstream(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return nil, fmt.Errorf("%q is no URL of the form https://host:port: paths pass as they come and stand in no configuration", s)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}

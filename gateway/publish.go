@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"net/http"
+	"strings"
+
+	"understudy/flow"
+	"understudy/session"
+)
+
+// Paths at which MSAL asks for metadata; where the primary has nothing there, the gateway answers.
+var aliases = []string{"/v2.0" + wellKnown, "/adfs" + wellKnown}
+
+// serveMetadata answers discovery paths of issuers not known yet, and aliases. It is false where the path is neither.
+func (g *Gateway) serveMetadata(w http.ResponseWriter, r *http.Request, t *Tenant) bool {
+	path := r.URL.EscapedPath()
+	if !strings.HasSuffix(path, wellKnown) {
+		g.notice(r, t, path)
+		return false
+	}
+	if is := t.meta.adopt(r.Context(), path); is != nil {
+		g.serveDiscovery(w, r, is)
+		return true
+	}
+	for _, a := range aliases {
+		base, ok := strings.CutSuffix(path, a)
+		if !ok {
+			continue
+		}
+		if is := t.meta.adopt(r.Context(), base+wellKnown); is != nil {
+			g.serveDiscovery(w, r, is)
+			return true
+		}
+	}
+	return false
+}
+
+// notice adopts the issuer of a path whose clients never ask for metadata: the tenant's root, or a Keycloak realm.
+func (g *Gateway) notice(r *http.Request, t *Tenant, path string) {
+	if r.Method != http.MethodPost {
+		return
+	}
+	if rest, ok := strings.CutPrefix(path, "/realms/"); ok {
+		if realm, _, ok := strings.Cut(rest, "/"); ok && realm != "" {
+			t.meta.adopt(r.Context(), "/realms/"+realm+wellKnown)
+		}
+	}
+}
+
+func (g *Gateway) serveDiscovery(w http.ResponseWriter, r *http.Request, is *issuer) {
+	serveJSON(w, r, is.document, "")
+}
+
+func (g *Gateway) serveKeys(w http.ResponseWriter, r *http.Request, is *issuer) {
+	serveJSON(w, r, is.merged, is.etag)
+}
+
+// serveJSON answers GET and HEAD from memory, for any origin: the documents are public.
+func serveJSON(w http.ResponseWriter, r *http.Request, b []byte, etag string) {
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+	case http.MethodOptions:
+		h.Set("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	default:
+		h.Set("Allow", "GET, HEAD, OPTIONS")
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "public, max-age=60")
+	if etag != "" {
+		h.Set("ETag", etag)
+		if r.Header.Get("If-None-Match") == etag {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
+	w.Write(b)
+}
+
+// writeRefusal writes an error in the protocol's words (RFC 6749, section 5.2).
+func writeRefusal(h http.Header, w http.ResponseWriter, no *flow.Refusal, r *flow.Request) {
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache")
+	if no.Status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "5")
+	}
+	if no.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Basic realm="token"`)
+	}
+	if r != nil && r.HTTP.Header.Get("Origin") != "" {
+		// A browser must be able to read that it may try again; nothing in it is secret.
+		h.Set("Access-Control-Allow-Origin", "*")
+	}
+	w.WriteHeader(no.Status)
+	w.Write(refusalBody(no))
+}
+
+func refusalBody(no *flow.Refusal) []byte {
+	return session.Object{
+		{Name: "error", Value: session.Quote(no.Error)},
+		{Name: "error_description", Value: session.Quote("understudy: " + no.Code)},
+	}.Append(nil)
+}

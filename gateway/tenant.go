@@ -1,0 +1,99 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"understudy/flow"
+	"understudy/health"
+)
+
+// Tenant is one primary and the names under which it is known. Exported fields are configuration and do not change.
+type Tenant struct {
+	Name     string
+	Hosts    []string // public host names, with the port where it is not the scheme's; the first is asked for metadata
+	Scheme   string   // of the public URLs: "https" or "http"
+	Upstream *url.URL // scheme and host of the primary
+	Issuers  []string // empty: adopted from the primary's own metadata
+	TLS      *tls.Config
+	Trusted  []netip.Prefix // peers whose X-Forwarded-* count
+	Health   health.Config
+	// InFlight bounds concurrent requests to the primary; 0: 1000.
+	InFlight int
+	// Shadow is the share of healthy requests, in percent, for which the backup's answer is computed too.
+	Shadow float64
+
+	log       *slog.Logger
+	transport *http.Transport
+	meta      *metadata
+	monitors  map[flow.Endpoint]*health.Monitor
+	slots     chan struct{}
+}
+
+func (t *Tenant) publicHost(h string) bool {
+	return slices.ContainsFunc(t.Hosts, func(o string) bool { return strings.EqualFold(trimPort(o, t.Scheme), trimPort(h, t.Scheme)) })
+}
+
+// trimPort drops a port that the scheme implies.
+func trimPort(host, scheme string) string {
+	if scheme == "https" {
+		return strings.TrimSuffix(host, ":443")
+	}
+	return strings.TrimSuffix(host, ":80")
+}
+
+func (t *Tenant) newTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:        t.TLS,
+		TLSHandshakeTimeout:    5 * time.Second,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConns:           1024,
+		MaxIdleConnsPerHost:    1024,
+		IdleConnTimeout:        4 * time.Second, // below the 5 s after which Node.js closes
+		DisableCompression:     true,            // bodies pass as they are
+		MaxResponseHeaderBytes: 256 << 10,
+	}
+}
+
+// forwarded writes the X-Forwarded-* headers of an outgoing request.
+func (t *Tenant) forwarded(out *http.Request, address, scheme string) {
+	for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"} {
+		out.Header.Del(h)
+	}
+	if address != "" {
+		out.Header.Set("X-Forwarded-For", address)
+	}
+	out.Header.Set("X-Forwarded-Host", out.Host)
+	out.Header.Set("X-Forwarded-Proto", scheme)
+	port := "80"
+	if scheme == "https" {
+		port = "443"
+	}
+	if _, p, err := net.SplitHostPort(out.Host); err == nil {
+		port = p
+	}
+	out.Header.Set("X-Forwarded-Port", port)
+}
+
+// probe does a real exchange with the token endpoint that no attack protection counts: a grant type that nobody
+// supports. A protocol error is a sign of life.
+func (t *Tenant) probe(ctx context.Context) error {
+	var path string
+	for _, is := range t.meta.issuers() {
+		path = endpointPath(is.object, "token_endpoint")
+	}
+	if path == "" {
+		_, err := t.meta.get(ctx, wellKnown)
+		return err
+	}
+	return t.probeToken(ctx, path)
+}

@@ -1,0 +1,66 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"understudy/store"
+)
+
+// Habit is what a primary was seen to do for one client and set of scopes: names and forms, never a user's values.
+type Habit struct {
+	Refresh *Shape `cbor:"0,keyasint,omitempty"` // of a refresh reply; nil: none was seen
+	// Rotation is what the primary was seen to do with a superseded refresh token: "refuses", "accepts", or "" while
+	// not known.
+	Rotation string `cbor:"1,keyasint,omitempty"`
+	At       int64  `cbor:"2,keyasint"` // Unix nanoseconds
+}
+
+// Shape is the form of a token response.
+type Shape struct {
+	Members     []string    `cbor:"0,keyasint"`
+	AccessToken *TokenShape `cbor:"1,keyasint,omitempty"`
+	IDToken     *TokenShape `cbor:"2,keyasint,omitempty"`
+}
+
+// TokenShape is the form of a JWT.
+type TokenShape struct {
+	Header []string `cbor:"0,keyasint"`
+	Claims []string `cbor:"1,keyasint"`
+	// JTI is the constant beginning of the jti, up to its last ':'.
+	JTI string `cbor:"2,keyasint,omitempty"`
+}
+
+// Habit returns what is known, or an empty one.
+func (s *Store) Habit(tenant string, key ID) (*Habit, error) {
+	k := place(spaceHabit, tenant, key[:])
+	e, err := s.KV.Get(k)
+	if errors.Is(err, store.ErrNotFound) {
+		return &Habit{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load a habit: %w", err)
+	}
+	var h Habit
+	if err := s.Seal.unsealCBOR(k, e.Value, &h); err != nil {
+		return nil, fmt.Errorf("load a habit: %w", err)
+	}
+	return &h, nil
+}
+
+// PutHabit adds a habit to a batch.
+func (s *Store) PutHabit(b *store.Batch, tenant string, key ID, h *Habit) error {
+	k := place(spaceHabit, tenant, key[:])
+	v, err := s.Seal.sealCBOR(k, h)
+	if err != nil {
+		return fmt.Errorf("keep a habit: %w", err)
+	}
+	b.Raise(k, uint64(h.At), v)
+	return nil
+}
+
+// HabitKey is where the habit for a record's client and scope is kept.
+func (s *Sealer) HabitKey(r *Record) ID {
+	return s.Pseudonym("habit", r.Tenant, r.Issuer, r.Client+"\x00"+strings.Join(r.Scope, " "))
+}

@@ -1,0 +1,138 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"understudy/store"
+)
+
+// What a mark is about.
+type What byte
+
+const (
+	OfTenant  What = 't' // everything of a tenant
+	OfSubject What = 'u'
+	OfSession What = 's' // sid
+	OfGrant   What = 'g' // a refresh token and all its successors
+	OfClient  What = 'c'
+)
+
+// Mark says that sign-ins are over (design, law 3).
+//
+// A final mark at T blocks every record with begun ≤ T. An inferred mark at T blocks approved ≤ T and can be lifted with
+// the others of its batch. Of two marks for the same thing the later one wins.
+type Mark struct {
+	Of    What   `cbor:"0,keyasint"`
+	ID    ID     `cbor:"1,keyasint"`
+	Final bool   `cbor:"2,keyasint"`
+	At    int64  `cbor:"3,keyasint"` // Unix nanoseconds
+	Cause string `cbor:"4,keyasint"` // "operator", "logout", "revocation", "refused", "reuse"
+	// Told is true where the primary itself knows: it approved a logout or refused an artifact.
+	Told bool `cbor:"5,keyasint"`
+	// Lifted is the time at which an operator lifted an inferred mark; it then blocks nothing.
+	Lifted int64 `cbor:"6,keyasint,omitempty"`
+}
+
+// MarkLifetime is how long a final mark lives: as long as the longest session.
+const MarkLifetime = 90 * 24 * time.Hour
+
+func finality(final bool) byte {
+	if final {
+		return 'f'
+	}
+	return 'i'
+}
+
+func markPlace(tenant string, final bool, of What, id ID) []byte {
+	return place(spaceMark, tenant, []byte{finality(final), byte(of)}, id[:])
+}
+
+// PutMark adds a mark to a batch. It is acknowledged only once the batch is durable.
+func (s *Store) PutMark(b *store.Batch, tenant string, m Mark) error {
+	k := markPlace(tenant, m.Final, m.Of, m.ID)
+	v, err := s.Seal.sealCBOR(k, m)
+	if err != nil {
+		return fmt.Errorf("keep a mark: %w", err)
+	}
+	b.Raise(k, uint64(max(m.At, m.Lifted)), v)
+	return nil
+}
+
+// Mark keeps marks durably.
+func (s *Store) Mark(ctx context.Context, tenant string, ms ...Mark) error {
+	var b store.Batch
+	for _, m := range ms {
+		if err := s.PutMark(&b, tenant, m); err != nil {
+			return err
+		}
+	}
+	return s.KV.Apply(ctx, &b, store.Durable)
+}
+
+func (s *Store) mark(tenant string, final bool, of What, id ID) (*Mark, error) {
+	k := markPlace(tenant, final, of, id)
+	e, err := s.KV.Get(k)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load a mark: %w", err)
+	}
+	var m Mark
+	if err := s.Seal.unsealCBOR(k, e.Value, &m); err != nil {
+		return nil, fmt.Errorf("load a mark: %w", err)
+	}
+	if m.Of != of || m.ID != id || m.Final != final {
+		return nil, fmt.Errorf("load a mark: %w: it is another's", ErrSealed)
+	}
+	return &m, nil
+}
+
+// Blocking returns the marks that block a door, final ones first, or none. Where a mark cannot be read the error says
+// so, and the answer is no.
+func (s *Store) Blocking(tenant string, d *Door) ([]Mark, error) {
+	var out []Mark
+	for _, final := range [...]bool{true, false} {
+		for _, of := range [...]struct {
+			what What
+			id   ID
+		}{{OfTenant, ID{}}, {OfSubject, d.Subject}, {OfSession, d.Session}, {OfGrant, d.Grant}, {OfClient, d.Client}} {
+			if of.id.Zero() && of.what != OfTenant {
+				continue
+			}
+			m, err := s.mark(tenant, final, of.what, of.id)
+			if err != nil {
+				return nil, err
+			}
+			if m != nil && m.blocks(d) {
+				out = append(out, *m)
+			}
+		}
+	}
+	return out, nil
+}
+
+func (m *Mark) blocks(d *Door) bool {
+	switch {
+	case m.Final:
+		return d.Begun <= m.At
+	case m.Lifted != 0:
+		return false
+	}
+	return d.Approved <= m.At
+}
+
+// Marks calls f with every mark of a tenant.
+func (s *Store) Marks(ctx context.Context, tenant string, f func(Mark) error) error {
+	from := place(spaceMark, tenant)
+	return s.KV.Scan(ctx, from, after(from), func(key []byte, e store.Entry) error {
+		var m Mark
+		if err := s.Seal.unsealCBOR(key, e.Value, &m); err != nil {
+			return err
+		}
+		return f(m)
+	})
+}

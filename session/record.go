@@ -1,0 +1,167 @@
+// Package session remembers sign-ins: sealed records, the doors through which artifacts open them, and the marks that
+// revoke them.
+//
+// It owns the stored format and every rule about which of two facts wins. It refuses to keep an artifact: what was
+// learned is sealed under keys that only the artifact gives. It may not import flow, backup or gateway.
+package session
+
+import (
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// Lifetime is how long after the primary's last approval a record may be used.
+const Lifetime = 72 * time.Hour
+
+// Record is one remembered sign-in of one device at one application: all that is needed to answer as the primary would.
+// It is only ever stored sealed.
+type Record struct {
+	Format   int      `cbor:"0,keyasint"`
+	Tenant   string   `cbor:"1,keyasint"`
+	Issuer   string   `cbor:"2,keyasint"`
+	Client   string   `cbor:"3,keyasint"`
+	Subject  string   `cbor:"4,keyasint,omitempty"`
+	SID      string   `cbor:"5,keyasint,omitempty"`
+	Grant    string   `cbor:"6,keyasint"`           // grant_type of the exchange it was learned from
+	Asked    []string `cbor:"7,keyasint,omitempty"` // scope that the exchange asked for
+	Scope    []string `cbor:"8,keyasint,omitempty"` // scope that was granted
+	Resource []string `cbor:"9,keyasint,omitempty"` // resource and audience parameters of the exchange
+
+	// Response holds the members of the token response in their order; the values of tokens are left out (JSON null).
+	Response Object `cbor:"10,keyasint,omitempty"`
+	// Headers are the response headers worth repeating: CORS as given to Origin.
+	Headers map[string]string `cbor:"11,keyasint,omitempty"`
+	// First is true where the response came from another grant than refresh_token: a refresh reply may differ in shape.
+	First bool `cbor:"12,keyasint,omitempty"`
+
+	AccessToken *Token `cbor:"13,keyasint,omitempty"` // nil: there was none, or it is opaque
+	IDToken     *Token `cbor:"14,keyasint,omitempty"`
+	Opaque      *Look  `cbor:"15,keyasint,omitempty"` // of an opaque access token
+
+	Facts Facts `cbor:"16,keyasint,omitempty"`
+}
+
+// RecordFormat is the newest Record.Format.
+const RecordFormat = 1
+
+// Token is a learned JWT without its signature.
+type Token struct {
+	Header Object `cbor:"0,keyasint"`
+	Claims Object `cbor:"1,keyasint"`
+}
+
+// Lifetime is exp − iat in seconds, 0 where one is missing.
+func (t *Token) Lifetime() int64 {
+	exp, ok1 := t.Claims.Number("exp")
+	iat, ok2 := t.Claims.Number("iat")
+	if !ok1 || !ok2 {
+		return 0
+	}
+	return exp - iat
+}
+
+// Look is the form of an opaque token: how to make another that looks the same, not the token.
+type Look struct {
+	Prefix  string `cbor:"0,keyasint"` // up to and including the last '_' or ':' within the first 16 characters
+	Length  int    `cbor:"1,keyasint"` // in characters, with the prefix
+	Charset string `cbor:"2,keyasint"` // "base64url", "hex", "uuid"
+}
+
+// Facts are what policy will want to know about the approved request.
+type Facts struct {
+	Address   string `cbor:"0,keyasint,omitempty"` // client's IP address
+	UserAgent string `cbor:"1,keyasint,omitempty"`
+	Origin    string `cbor:"2,keyasint,omitempty"`
+}
+
+// Door is what is kept of one artifact. It is stored sealed under the deployment's key at
+//
+//	'd' tenant(8) look-up(16)  →  versioned value: Sealer.Seal(place = the key, CBOR of Door)
+//
+// and opens, with the artifact's key, the record at
+//
+//	'r' tenant(8) hour(4) record(16)  →  AES-256-GCM under the data key (place = tenant(8) record(16), CBOR of Record)
+//
+// The version is the time of the newest thing that happened to it, so that writes commute.
+type Door struct {
+	Kind    Kind   `cbor:"0,keyasint"`
+	Record  ID     `cbor:"1,keyasint"` // zero: nothing was learned, Unlearned says why
+	Hour    uint32 `cbor:"2,keyasint"` // bucket in which the record lies
+	Wrapped []byte `cbor:"3,keyasint"` // the data key under the artifact's key (place = the door's place)
+
+	Grant   ID `cbor:"4,keyasint"` // the grant: a refresh token and all its successors
+	Client  ID `cbor:"5,keyasint"`
+	Subject ID `cbor:"6,keyasint"`
+	Session ID `cbor:"7,keyasint"`
+
+	ClientAuth string `cbor:"8,keyasint"`  // client authentication method that was approved ("none", "client_secret_basic", …)
+	Unlearned  string `cbor:"9,keyasint"`  // why nothing was learned from this family, e.g. "password"
+	Begun      int64  `cbor:"10,keyasint"` // Unix nanoseconds; 0: unknown, before everything
+	Approved   int64  `cbor:"11,keyasint"` // when the last approved exchange was sent
+	Ends       int64  `cbor:"12,keyasint"` // the artifact's own end at the primary; 0: not told
+	Superseded int64  `cbor:"13,keyasint"` // since when a newer artifact has taken its place; 0: it is the newest
+	Hash       uint32 `cbor:"14,keyasint"` // stable for the grant: splits traffic in a ramp
+}
+
+// Expires is when the door and its record are forgotten.
+func (d *Door) Expires() time.Time {
+	t := d.Approved + int64(Lifetime)
+	if (d.Superseded != 0 || d.Kind == AccessToken) && d.Ends != 0 && d.Ends < t {
+		t = d.Ends
+	}
+	return time.Unix(0, t)
+}
+
+// Sealed is what leaves the gateway: a record that nobody can read without one of the artifacts.
+type Sealed struct {
+	Record ID           `cbor:"0,keyasint"`
+	Data   []byte       `cbor:"1,keyasint"`
+	Doors  []SealedDoor `cbor:"2,keyasint"`
+}
+
+// SealedDoor is one artifact's way into a Sealed.
+type SealedDoor struct {
+	Kind    Kind   `cbor:"0,keyasint"`
+	Lookup  ID     `cbor:"1,keyasint"`
+	Wrapped []byte `cbor:"2,keyasint"`
+	Ends    int64  `cbor:"3,keyasint"`
+}
+
+// ArtifactKeys name one artifact without it: where its door lies and what opens it.
+type ArtifactKeys struct {
+	Kind   Kind   `cbor:"0,keyasint"`
+	Lookup ID     `cbor:"1,keyasint"`
+	Key    []byte `cbor:"2,keyasint"`
+	Ends   int64  `cbor:"3,keyasint"` // Unix nanoseconds, 0: not told
+}
+
+// Seal seals a record so that any of the artifacts opens it.
+func Seal(r *Record, artifacts ...ArtifactKeys) (*Sealed, error) {
+	plain, err := cbor.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode a record: %w", err)
+	}
+	data := make([]byte, 32)
+	rand.Read(data)
+	out := &Sealed{Record: NewID()}
+	out.Data = SealUnder(data, recordPlace(r.Tenant, out.Record), plain)
+	for _, a := range artifacts {
+		out.Doors = append(out.Doors, SealedDoor{
+			Kind: a.Kind, Lookup: a.Lookup, Ends: a.Ends,
+			Wrapped: SealUnder(a.Key, doorPlace(r.Tenant, a.Lookup), data),
+		})
+	}
+	return out, nil
+}
+
+// Rewrap returns another artifact's way into the record behind a door that key opens.
+func Rewrap(tenant string, d *Door, lookup ID, key []byte, to ArtifactKeys) ([]byte, error) {
+	data, err := OpenUnder(key, doorPlace(tenant, lookup), d.Wrapped)
+	if err != nil {
+		return nil, err
+	}
+	return SealUnder(to.Key, doorPlace(tenant, to.Lookup), data), nil
+}

@@ -1,0 +1,206 @@
+package session
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// Kind is the kind of an artifact: something a client holds and presents, never stored itself.
+type Kind string
+
+const (
+	RefreshToken Kind = "refresh_token"
+	AccessToken  Kind = "access_token"
+)
+
+// ID is a pseudonym or a random identifier; the zero ID means unknown.
+type ID [16]byte
+
+// Zero says whether the ID is unknown.
+func (i ID) Zero() bool { return i == ID{} }
+
+// String is for logs and metrics: enough to tell two apart.
+func (i ID) String() string { return fmt.Sprintf("%x", i[:8]) }
+
+// NewID returns a random identifier.
+func NewID() (id ID) {
+	rand.Read(id[:])
+	return id
+}
+
+// ErrSealed is wrapped where a seal does not open: another key, another place, or changed bytes.
+var ErrSealed = errors.New("the seal does not open")
+
+// Sealer derives everything that needs the deployment's sealing key: pseudonyms, look-ups, and the seal of what is not
+// under an artifact. It is safe for concurrent use and holds no key that signs.
+//
+//	sealing key (file outside the data directory)
+//	  ├─ HKDF "pseudonym" ── HMAC ─▶ ID of a subject, session, client, device, and the look-up of an artifact
+//	  ├─ HKDF "seal"      ── XChaCha20-Poly1305 ─▶ doors, marks, habits, successors   (24-byte random nonces: no bound on their number)
+//	  └─ HKDF "artifact"  ── salt of HKDF(artifact) ─▶ the key of a door ─ AES-256-GCM ─▶ data key ─ AES-256-GCM ─▶ record
+type Sealer struct {
+	id        byte
+	pseudonym []byte
+	artifact  []byte
+	secret    []byte
+	look      []byte
+	outer     cipher.AEAD
+}
+
+const sealFormat = 1
+
+// NewSealer takes the deployment's sealing key of at least 32 random bytes.
+func NewSealer(key []byte) (*Sealer, error) {
+	if len(key) < 32 {
+		return nil, fmt.Errorf("the sealing key has %d bytes and needs 32 or more", len(key))
+	}
+	derive := func(info string) []byte {
+		k, err := hkdf.Key(sha256.New, key, nil, "understudy 1 "+info, 32)
+		if err != nil {
+			panic(err) // only for lengths over 8160 bytes
+		}
+		return k
+	}
+	outer, err := chacha20poly1305.NewX(derive("seal"))
+	if err != nil {
+		return nil, err
+	}
+	return &Sealer{
+		id: derive("id")[0], pseudonym: derive("pseudonym"), artifact: derive("artifact"),
+		secret: derive("secret"), look: derive("look"), outer: outer,
+	}, nil
+}
+
+// KeyID tells sealing keys apart; every seal begins with it.
+func (s *Sealer) KeyID() byte { return s.id }
+
+func parts(b []byte, ps ...string) []byte {
+	for _, p := range ps {
+		b = binary.AppendUvarint(b, uint64(len(p)))
+		b = append(b, p...)
+	}
+	return b
+}
+
+func (s *Sealer) mac(key []byte, ps ...string) []byte {
+	m := hmac.New(sha256.New, key)
+	m.Write(parts(make([]byte, 0, 256), ps...))
+	return m.Sum(nil)
+}
+
+// Pseudonym returns the keyed pseudonym of a value ("subject", "session", "client", "device", …) at a tenant and issuer.
+func (s *Sealer) Pseudonym(what, tenant, issuer, value string) (id ID) {
+	if value == "" {
+		return ID{}
+	}
+	copy(id[:], s.mac(s.pseudonym, what, tenant, issuer, value))
+	return id
+}
+
+// Lookup returns where the door of an artifact lies.
+func (s *Sealer) Lookup(k Kind, tenant, issuer, artifact string) (id ID) {
+	copy(id[:], s.mac(s.pseudonym, "artifact", string(k), tenant, issuer, artifact))
+	return id
+}
+
+// Look is a keyed check value with which an opaque token of our own is recognised by form.
+func (s *Sealer) Look(text string) []byte { return s.mac(s.look, text) }
+
+// ArtifactKey derives the key of a door. secretKey is what [Sealer.SecretKey] made of the client's secret, nil for a
+// public client: a confidential client's door needs both.
+func (s *Sealer) ArtifactKey(k Kind, tenant, issuer, client, artifact string, secretKey []byte) []byte {
+	salt := append(append(make([]byte, 0, 64), s.artifact...), secretKey...)
+	key, err := hkdf.Key(sha256.New, []byte(artifact), salt, string(parts(nil, "door", string(k), tenant, issuer, client)), 32)
+	if err != nil {
+		panic(err)
+	}
+	return key
+}
+
+// SecretKey is the slow derivation of a client secret (Argon2id, 19 MiB, two passes: OWASP's minimum), because secrets
+// can be guessable. It takes tens of milliseconds of a core; callers bound how many run.
+func (s *Sealer) SecretKey(tenant, issuer, client, secret string) []byte {
+	return argon2.IDKey([]byte(secret), s.mac(s.secret, "salt", tenant, issuer, client), 2, 19<<10, 1, 32)
+}
+
+// SecretID is where it is kept that the primary accepted a secret.
+func (s *Sealer) SecretID(secretKey []byte) (id ID) {
+	copy(id[:], s.mac(s.secret, "id", string(secretKey)))
+	return id
+}
+
+// Seal seals under the deployment's key. place is authenticated: a seal opens only where it was put.
+func (s *Sealer) Seal(place, plain []byte) []byte {
+	out := make([]byte, 2+24, 2+24+len(plain)+16)
+	out[0], out[1] = sealFormat, s.id
+	rand.Read(out[2:])
+	return s.outer.Seal(out, out[2:26], plain, append([]byte{sealFormat, s.id}, place...))
+}
+
+// Unseal opens what Seal sealed.
+func (s *Sealer) Unseal(place, sealed []byte) ([]byte, error) {
+	if len(sealed) < 2+24+16 || sealed[0] != sealFormat {
+		return nil, fmt.Errorf("%w: not of format %d", ErrSealed, sealFormat)
+	}
+	if sealed[1] != s.id {
+		return nil, fmt.Errorf("%w: sealed under key %02x, this is key %02x", ErrSealed, sealed[1], s.id)
+	}
+	b, err := s.outer.Open(nil, sealed[2:26], sealed[26:], append([]byte{sealFormat, s.id}, place...))
+	if err != nil {
+		return nil, fmt.Errorf("%w: its bytes were changed or moved", ErrSealed)
+	}
+	return b, nil
+}
+
+func (s *Sealer) sealCBOR(place []byte, v any) ([]byte, error) {
+	b, err := cbor.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return s.Seal(place, b), nil
+}
+
+func (s *Sealer) unsealCBOR(place, sealed []byte, v any) error {
+	b, err := s.Unseal(place, sealed)
+	if err != nil {
+		return err
+	}
+	return cbor.Unmarshal(b, v)
+}
+
+func gcm(key []byte) cipher.AEAD {
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err) // only for a wrong key length
+	}
+	a, err := cipher.NewGCMWithRandomNonce(b)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// SealUnder seals under a key that is derived from an artifact.
+func SealUnder(key, place, plain []byte) []byte {
+	return gcm(key).Seal(nil, nil, plain, place)
+}
+
+// OpenUnder opens what SealUnder sealed.
+func OpenUnder(key, place, sealed []byte) ([]byte, error) {
+	b, err := gcm(key).Open(nil, nil, sealed, place)
+	if err != nil {
+		return nil, fmt.Errorf("%w: another artifact or client, or changed bytes", ErrSealed)
+	}
+	return b, nil
+}

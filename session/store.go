@@ -1,0 +1,183 @@
+package session
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"crypto/sha256"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"understudy/store"
+)
+
+// Key spaces. Behind the first byte come eight bytes of the tenant's hash.
+const (
+	spaceDoor      = 'd' // look-up(16) → Door
+	spaceRecord    = 'r' // hour(4) record(16) → sealed record
+	spaceExpiry    = 'x' // hour(4) look-up(16) → nothing: doors to look at in that hour
+	spaceMark      = 'm' // finality(1) what(1) pseudonym(16) → Mark
+	spaceSuccessor = 's' // look-up(16) → Successor
+	spaceSecret    = 'c' // client(16) secret(16) → Secret
+	spaceHabit     = 'h' // client(16) → Habit
+)
+
+func tenantHash(tenant string) []byte {
+	h := sha256.Sum256([]byte("tenant\x00" + tenant))
+	return h[:8]
+}
+
+func place(space byte, tenant string, rest ...[]byte) []byte {
+	b := make([]byte, 1, 48)
+	b[0] = space
+	b = append(b, tenantHash(tenant)...)
+	for _, r := range rest {
+		b = append(b, r...)
+	}
+	return b
+}
+
+func doorPlace(tenant string, lookup ID) []byte { return place(spaceDoor, tenant, lookup[:]) }
+
+// recordPlace names the record in its seal; the bucket is no part of it, so that a record may be moved.
+func recordPlace(tenant string, record ID) []byte { return place(spaceRecord, tenant, record[:]) }
+
+func hourOf(t time.Time) uint32 { return uint32(t.Unix() / 3600) }
+
+func hourKey(h uint32) []byte { return binary.BigEndian.AppendUint32(nil, h) }
+
+// Store is the meaning of the bytes in a store.KV. All its methods are safe for concurrent use.
+type Store struct {
+	KV   store.KV
+	Seal *Sealer
+}
+
+// ErrNoRecord says that nothing is remembered for an artifact.
+var ErrNoRecord = errors.New("no record")
+
+// Door returns what is kept of an artifact, or ErrNoRecord.
+func (s *Store) Door(tenant string, lookup ID) (*Door, error) {
+	k := doorPlace(tenant, lookup)
+	e, err := s.KV.Get(k)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, ErrNoRecord
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load a door: %w", err)
+	}
+	var d Door
+	if err := s.Seal.unsealCBOR(k, e.Value, &d); err != nil {
+		return nil, fmt.Errorf("load a door: %w", err)
+	}
+	return &d, nil
+}
+
+// PutDoor adds a door to a batch. version is the time of the newest thing that happened to it, in Unix nanoseconds.
+func (s *Store) PutDoor(b *store.Batch, tenant string, lookup ID, version int64, d *Door) error {
+	k := doorPlace(tenant, lookup)
+	v, err := s.Seal.sealCBOR(k, d)
+	if err != nil {
+		return fmt.Errorf("keep a door: %w", err)
+	}
+	b.Raise(k, uint64(version), v)
+	b.Put(place(spaceExpiry, tenant, hourKey(hourOf(d.Expires())+1), lookup[:]), nil)
+	return nil
+}
+
+// PutRecord adds a sealed record to a batch and returns the bucket that its doors must name.
+func (s *Store) PutRecord(b *store.Batch, tenant string, record ID, data []byte, expires time.Time) (hour uint32) {
+	hour = hourOf(expires) + 1
+	b.Put(place(spaceRecord, tenant, hourKey(hour), record[:]), data)
+	return hour
+}
+
+// DropRecord adds to a batch that a record is forgotten, because no door leads to it any more.
+func (s *Store) DropRecord(b *store.Batch, tenant string, d *Door) {
+	if !d.Record.Zero() {
+		b.Delete(place(spaceRecord, tenant, hourKey(d.Hour), d.Record[:]))
+	}
+}
+
+// Open opens the record behind a door. The error wraps ErrSealed where the key is not the door's.
+func (s *Store) Open(tenant string, lookup ID, d *Door, key []byte) (*Record, error) {
+	data, err := OpenUnder(key, doorPlace(tenant, lookup), d.Wrapped)
+	if err != nil {
+		return nil, fmt.Errorf("open a door: %w", err)
+	}
+	e, err := s.KV.Get(place(spaceRecord, tenant, hourKey(d.Hour), d.Record[:]))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, ErrNoRecord
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load a record: %w", err)
+	}
+	plain, err := OpenUnder(data, recordPlace(tenant, d.Record), e.Value)
+	if err != nil {
+		return nil, fmt.Errorf("open a record: %w", err)
+	}
+	var r Record
+	if err := cbor.Unmarshal(plain, &r); err != nil {
+		return nil, fmt.Errorf("decode a record: %w", err)
+	}
+	if r.Format != RecordFormat {
+		return nil, fmt.Errorf("record of format %d, this program knows %d", r.Format, RecordFormat)
+	}
+	return &r, nil
+}
+
+// Secret is what is kept of a client's secret: that the primary accepted it, under the id that only it derives.
+type Secret struct {
+	Method   string `cbor:"0,keyasint"`
+	Approved int64  `cbor:"1,keyasint"` // Unix nanoseconds, when the primary last accepted it
+	Refused  int64  `cbor:"2,keyasint"` // when the primary last refused it
+}
+
+// SecretAfter is how long after the primary accepted another secret an older one still opens.
+const SecretAfter = time.Hour
+
+func secretPlace(tenant string, client, secret ID) []byte {
+	return place(spaceSecret, tenant, client[:], secret[:])
+}
+
+// PutSecret adds to a batch what the primary said of a client's secret at a time.
+func (s *Store) PutSecret(b *store.Batch, tenant string, client, secret ID, v Secret) error {
+	k := secretPlace(tenant, client, secret)
+	sealed, err := s.Seal.sealCBOR(k, v)
+	if err != nil {
+		return fmt.Errorf("keep a client's proof: %w", err)
+	}
+	b.Raise(k, uint64(max(v.Approved, v.Refused)), sealed)
+	return nil
+}
+
+// Secrets returns what is kept of a client's secrets, by id.
+func (s *Store) Secrets(ctx context.Context, tenant string, client ID) (map[ID]Secret, error) {
+	from := place(spaceSecret, tenant, client[:])
+	out := map[ID]Secret{}
+	err := s.KV.Scan(ctx, from, after(from), func(key []byte, e store.Entry) error {
+		var v Secret
+		if err := s.Seal.unsealCBOR(key, e.Value, &v); err != nil {
+			return err
+		}
+		out[ID(key[len(from):])] = v
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load a client's proofs: %w", err)
+	}
+	return out, nil
+}
+
+// after returns the first key behind all keys with the prefix.
+func after(prefix []byte) []byte {
+	b := append([]byte(nil), prefix...)
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i]++; b[i] != 0 {
+			return b[:i+1]
+		}
+	}
+	return nil
+}
