@@ -28,12 +28,12 @@ type Learned struct {
 	ClientAuth string     `cbor:"10,keyasint"`
 	SecretID   session.ID `cbor:"11,keyasint"` // zero: public client
 
-	Unlearned string         `cbor:"12,keyasint"`
+	Unlearned string `cbor:"12,keyasint"`
 	// Replaced are look-ups of other artifacts that the client gave up with this exchange.
 	Replaced []session.ID `cbor:"15,keyasint,omitempty"`
 
 	HabitKey session.ID     `cbor:"13,keyasint"`
-	Shape     *session.Shape `cbor:"14,keyasint,omitempty"`
+	Shape    *session.Shape `cbor:"14,keyasint,omitempty"`
 }
 
 // Outcome says what became of a Learned.

@@ -120,7 +120,7 @@ func InstallKeycloak(ctx context.Context) error {
 		if err := k.start(ctx, jvm, env, extra...); err != nil {
 			return fmt.Errorf("prepare Keycloak: %w", err)
 		}
-		time.Sleep(time.Second) // its database writes behind
+		time.Sleep(time.Second)   // its database writes behind
 		k.p.Stop(2 * time.Minute) // writing the class archive takes long
 		if extra != nil {
 			os.RemoveAll(filepath.Join(dir, "template"))
