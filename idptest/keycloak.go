@@ -52,7 +52,9 @@ var loadJVM = []string{"-Xms64m", "-Xmx512m", "-XX:MetaspaceSize=96M", "-XX:MaxM
 
 // InstallKeycloak downloads Keycloak, builds it, imports the realms and makes a class archive for fast starts. It does
 // nothing where all that is there.
-func InstallKeycloak(ctx context.Context) error {
+func InstallKeycloak(ctx context.Context) error { return exclusive(ctx, "keycloak", installKeycloak) }
+
+func installKeycloak(ctx context.Context) error {
 	dir := keycloakDir()
 	want, err := keycloakRecipe()
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-
 	"syscall"
 	"time"
 )
@@ -37,13 +36,23 @@ func Start(logFile string, cmd *exec.Cmd) (*Process, error) {
 		cmd.Stdout = f
 	}
 	cmd.Stderr = f
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// No Pdeathsig: it fires when the starting thread ends, not the process. Stop and Kill end the group.
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p := &Process{cmd: cmd, log: logFile, done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// Pdeathsig fires when the starting thread ends: it is kept for as long as the child lives.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+			close(p.done)
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
-	p := &Process{cmd: cmd, log: logFile, done: make(chan struct{})}
-	go func() { p.err = cmd.Wait(); close(p.done) }()
 	return p, nil
 }
 
@@ -52,8 +61,12 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Kill sends SIGKILL to the whole group and waits until the process is gone.
 func (p *Process) Kill() {
-	syscall.Kill(-p.PID(), syscall.SIGKILL)
-	<-p.done
+	select {
+	case <-p.done: // its id may be another's by now
+	default:
+		syscall.Kill(-p.PID(), syscall.SIGKILL)
+		<-p.done
+	}
 }
 
 // Stop asks the group to end and kills it when it has not after d.

@@ -15,15 +15,12 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	for _, p := range []struct {
-		name string
-		f    func(context.Context) error
-	}{{"keycloak", idptest.InstallKeycloak}} {
+	for _, p := range idptest.InstallParts() {
 		began := time.Now()
-		if err := p.f(ctx); err != nil {
-			fmt.Fprintf(os.Stderr, "install %s: %v\n", p.name, err)
+		if err := p.Install(ctx); err != nil {
+			fmt.Fprintf(os.Stderr, "install %s: %v\n", p.Name, err)
 			os.Exit(1)
 		}
-		fmt.Printf("%s: installed (%.1f s)\n", p.name, time.Since(began).Seconds())
+		fmt.Printf("%s: installed (%.1f s)\n", p.Name, time.Since(began).Seconds())
 	}
 }

@@ -1,0 +1,134 @@
+package idptest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// OIDCProviderOptions are how an oidc-provider differs from its defaults.
+type OIDCProviderOptions struct {
+	// Issuer is the issuer identifier: the gateway's public URL, and a path if any. "": the provider's own URL.
+	Issuer string
+	// AccessTokens is "opaque" (where empty) or "jwt".
+	AccessTokens string
+	// Alg signs ID tokens and access tokens: "RS256" (where empty) or "ES256".
+	Alg string
+	// AccessTokenLifetime; 0: an hour.
+	AccessTokenLifetime time.Duration
+	// RotateAll rotates refresh tokens of confidential clients too; else only public clients' rotate.
+	RotateAll bool
+}
+
+// OIDCProvider is a running node-oidc-provider with the users alice and bob (any password), the public clients spa and
+// spa2 (PKCE), and the confidential ones web, web2 (client_secret_basic) and webpost (client_secret_post), whose
+// secrets are their names and "-secret". Redirect URI: http://127.0.0.1:9999/cb. A refresh token is given for the scope
+// offline_access with prompt=consent. Its state is in a directory and survives Kill.
+type OIDCProvider struct {
+	Port   int
+	Issuer string
+
+	dir string
+	p   *Process
+}
+
+// StartOIDCProvider starts an instance with its data in dir and waits until it is ready. It comes back at the same port
+// after Kill and Restart.
+func StartOIDCProvider(ctx context.Context, dir string, o OIDCProviderOptions) (*OIDCProvider, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	port, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	p := &OIDCProvider{Port: port, Issuer: o.Issuer, dir: dir}
+	if p.Issuer == "" {
+		p.Issuer = p.URL()
+	}
+	c := map[string]any{
+		"port": port, "issuer": p.Issuer, "dir": dir, "accessTokens": or(o.AccessTokens, "opaque"), "alg": or(o.Alg, "RS256"),
+		"accessTokenSeconds": int(o.AccessTokenLifetime / time.Second), "rotateAll": o.RotateAll,
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600); err != nil {
+		return nil, err
+	}
+	return p, p.Restart(ctx)
+}
+
+// Restart starts the instance again and waits until it is ready.
+func (o *OIDCProvider) Restart(ctx context.Context) error {
+	u, err := url.Parse(o.Issuer)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("node", filepath.Join(nodeDir(), "provider.js"), filepath.Join(o.dir, "config.json"))
+	// It ends when its standard input ends: with this process at the latest.
+	if _, err := cmd.StdinPipe(); err != nil {
+		return err
+	}
+	p, err := Start(filepath.Join(o.dir, "oidc-provider.log"), cmd)
+	if err != nil {
+		return err
+	}
+	o.p = p
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return p.await(ctx, "oidc-provider is not ready", func() bool {
+		resp, err := http.Get(o.URL() + strings.TrimSuffix(u.Path, "/") + "/.well-known/openid-configuration")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+// URL is scheme and host at which the instance listens.
+func (o *OIDCProvider) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", o.Port) }
+
+// PID is the process's id.
+func (o *OIDCProvider) PID() int { return o.p.PID() }
+
+// Kill ends the instance with SIGKILL.
+func (o *OIDCProvider) Kill() { o.p.Kill() }
+
+// Freeze stops the process without ending it: connections are taken and nothing is answered.
+func (o *OIDCProvider) Freeze() error { return o.p.Signal(syscall.SIGSTOP) }
+
+// Thaw undoes Freeze.
+func (o *OIDCProvider) Thaw() error { return o.p.Signal(syscall.SIGCONT) }
+
+// Disable makes the provider refuse everything of a user, and Enable undoes it. Nobody is told.
+func (o *OIDCProvider) Disable(user string) error {
+	return os.WriteFile(filepath.Join(o.dir, "disabled", user), nil, 0o600)
+}
+
+// Enable undoes Disable.
+func (o *OIDCProvider) Enable(user string) error {
+	if err := os.Remove(filepath.Join(o.dir, "disabled", user)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func or(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
