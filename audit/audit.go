@@ -13,22 +13,22 @@ import (
 
 // Entry is one line of the sign-in log; docs/audit.md documents it. Members are only ever added.
 type Entry struct {
-	Time     time.Time `json:"time"`
-	ID       string    `json:"id"` // of the request
-	Tenant   string    `json:"tenant"`
-	Issuer   string    `json:"issuer,omitempty"`
-	Flow     string    `json:"flow"`
-	Client   string    `json:"client,omitempty"`
-	Subject  string    `json:"subject,omitempty"`
-	Session  string    `json:"session,omitempty"`
-	Address  string    `json:"address,omitempty"`
-	Trigger  string    `json:"trigger,omitempty"` // why the primary's answer was not used
-	Issuedby string    `json:"tokenIssuerType"`   // "backup" or "none"
-	Decision string    `json:"decision"`          // "issued", "refused", "revoked"
-	Rule     string    `json:"rule"`              // stable code
-	Key      string    `json:"keyId,omitempty"`
-	Approved time.Time `json:"approved,omitzero"` // the record's
-	Latency  float64   `json:"latencyMs"`
+	Time            time.Time `json:"time"`
+	ID              string    `json:"id"` // of the request
+	Tenant          string    `json:"tenant"`
+	Issuer          string    `json:"issuer,omitempty"`
+	Flow            string    `json:"flow"`
+	Client          string    `json:"client,omitempty"`
+	Subject         string    `json:"subject,omitempty"`
+	Session         string    `json:"session,omitempty"`
+	Address         string    `json:"address,omitempty"`
+	Trigger         string    `json:"trigger,omitempty"` // why the primary's answer was not used
+	TokenIssuerType string    `json:"tokenIssuerType"`   // "backup" or "none"
+	Decision        string    `json:"decision"`          // "issued", "refused", "revoked"
+	Rule            string    `json:"rule"`              // stable code
+	Key             string    `json:"keyId,omitempty"`
+	Approved        time.Time `json:"approved,omitzero"` // the record's
+	Latency         float64   `json:"latencyMs"`
 }
 
 // Log appends entries to a file a day and syncs them in groups.

@@ -310,7 +310,7 @@ func (s *Service) stop(tenant string, cause error) {
 func (s *Service) audit(a *attempt, no *flow.Refusal, began time.Time) error {
 	e := audit.Entry{
 		Time: began, ID: a.play.ID, Tenant: a.play.Tenant, Issuer: a.play.Issuer, Flow: a.play.Flow, Client: a.play.Client.ID,
-		Address: a.play.Facts.Address, Trigger: a.play.Trigger, Issuedby: "backup", Decision: "issued", Rule: a.rule,
+		Address: a.play.Facts.Address, Trigger: a.play.Trigger, TokenIssuerType: "backup", Decision: "issued", Rule: a.rule,
 		Latency: float64(s.Now().Sub(began).Microseconds()) / 1000,
 	}
 	if a.record != nil {
@@ -323,7 +323,7 @@ func (s *Service) audit(a *attempt, no *flow.Refusal, began time.Time) error {
 		e.Key = a.keys[0]
 	}
 	if no != nil {
-		e.Issuedby, e.Decision, e.Rule, e.Key = "none", "refused", no.Code, ""
+		e.TokenIssuerType, e.Decision, e.Rule, e.Key = "none", "refused", no.Code, ""
 	}
 	return s.Audit.Write(e)
 }
