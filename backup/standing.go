@@ -19,6 +19,7 @@ type Standing struct {
 	// Told is set where a final mark blocks the grant that the primary knows of.
 	Told      bool               `cbor:"4,keyasint"`
 	Successor *session.Successor `cbor:"5,keyasint,omitempty"`
+	Client    session.ID         `cbor:"6,keyasint"` // to whom it was issued
 }
 
 // Standing looks an artifact up. It opens nothing.
@@ -36,7 +37,7 @@ func (s *Service) Standing(_ context.Context, tenant string, lookup session.ID) 
 	if err != nil {
 		return st, err
 	}
-	st.Known, st.Grant, st.Hash = true, d.Grant, d.Hash
+	st.Known, st.Grant, st.Hash, st.Client = true, d.Grant, d.Hash, d.Client
 	marks, err := s.Sessions.Blocking(tenant, d)
 	if err != nil {
 		return st, err

@@ -7,11 +7,12 @@ import (
 
 // Counts are the gateway's counters. Labels are tenants, flows and codes of this program: their number is bounded.
 type Counts struct {
-	mu sync.Mutex // guards m
-	m  map[string]uint64
+	mu     sync.Mutex // guards what follows
+	m      map[string]uint64
+	claims map[string]bool // names of claims that are labels
 }
 
-func newCounts() *Counts { return &Counts{m: map[string]uint64{}} }
+func newCounts() *Counts { return &Counts{m: map[string]uint64{}, claims: map[string]bool{}} }
 
 func (c *Counts) add(name string, labels ...string) {
 	for _, l := range labels {
@@ -39,3 +40,21 @@ func (c *Counts) Rule(tenant, endpoint, rule string) {
 func (c *Counts) Failed(tenant, endpoint string) { c.add("failed", tenant, endpoint) }
 func (c *Counts) Ambiguous(tenant string)        { c.add("ambiguous", tenant) }
 func (c *Counts) Late(tenant string)             { c.add("late", tenant) }
+
+// maxDifferences bounds how many names of claims become labels; the rest count as "other".
+const maxDifferences = 64
+
+func (c *Counts) Shadow(tenant, flow, result string) { c.add("shadow", tenant, flow, result) }
+
+func (c *Counts) Difference(tenant, flow, claim string) {
+	c.mu.Lock()
+	if !c.claims[claim] {
+		if len(c.claims) >= maxDifferences {
+			claim = "other"
+		} else {
+			c.claims[claim] = true
+		}
+	}
+	c.mu.Unlock()
+	c.add("shadow_differences", tenant, flow, claim)
+}

@@ -1,18 +1,8 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
-	"strconv"
-	"strings"
-
-	"sync/atomic"
 	"time"
 
 	"understudy/backup"
@@ -21,53 +11,8 @@ import (
 	"understudy/session"
 )
 
-var errEOF = io.EOF
-
-const (
-	maxRequestBody = 64 << 10
-	maxReplyBody   = 1 << 20
-	// lateBound is how long an exchange whose client has been answered may still go on.
-	lateBound = 60 * time.Second
-)
-
-// read buffers the body of a request at a protocol endpoint and finds its flow. It is false where it has answered.
-func (g *Gateway) read(w http.ResponseWriter, r *http.Request, v *visit) bool {
-	if r.Method != http.MethodPost && v.endpoint != flow.UserInfo {
-		return true
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBody))
-	if err != nil {
-		var large *http.MaxBytesError
-		no := flow.No("body_not_received", http.StatusBadRequest, "invalid_request")
-		if errors.As(err, &large) {
-			no = flow.No("body_too_large", http.StatusRequestEntityTooLarge, "invalid_request")
-		}
-		writeRefusal(w.Header(), w, no, nil)
-		return false
-	}
-	v.id = requestID()
-	v.request = &flow.Request{
-		HTTP: r, Body: body, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address,
-	}
-	if t, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.EqualFold(strings.TrimSpace(t), "application/x-www-form-urlencoded") {
-		v.request.Form, v.request.FormErr = url.ParseQuery(string(body))
-		if v.request.FormErr != nil {
-			v.request.Form = nil
-		}
-	}
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	r.TransferEncoding = nil
-	for _, f := range g.c.Flows {
-		if f.Endpoint() != v.endpoint {
-			continue
-		}
-		if x := f.Match(v.request); x != nil {
-			v.flow, v.exchange = f, x
-			break
-		}
-	}
-	return true
-}
+// lateBound is how long an exchange whose client has been answered may still go on.
+const lateBound = 60 * time.Second
 
 // trip is one exchange at a protocol endpoint.
 type trip struct {
@@ -76,14 +21,15 @@ type trip struct {
 	out     *http.Request
 	ask     *flow.Ask
 	monitor *health.Monitor
-	lookup  session.ID // of the presented artifact; zero: none
+	lookup  session.ID // of the artifact that is sent to the primary; zero: none
 	place   session.ID // of the artifact that the client holds; another than lookup where a successor stands in
-	proof   flow.Proof
-	key     []byte // of the client's secret
-	st      backup.Standing
-	grant   string
 	// presented is the artifact that is sent to the primary: the client's, or its kept successor.
 	presented string
+	proof     flow.Proof
+	key       []byte // of the client's secret
+	st        backup.Standing
+	grant     string // stands for the grant where failures are counted
+	sent      time.Time
 }
 
 // exchange sends a buffered request to the primary, or to the backup, and returns the reply for the client.
@@ -92,11 +38,26 @@ func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) 
 	if v.exchange != nil {
 		t.ask = v.exchange.Ask()
 	}
+	t.grant = "address " + v.address
 	ctx := out.Context()
-	if t.ask.Artifact.Value == "" || t.ask.Unplayable != "" {
+	if resp := t.ownToken(ctx); resp != nil {
+		return resp, nil
+	}
+	switch t.ask.Artifact.Kind {
+	case session.RefreshToken:
+	case session.Code:
+		t.lookup = g.c.Seal.Lookup(session.Code, v.tenant.Name, v.issuer.ID, t.ask.Artifact.Value)
+		return t.plain(ctx)
+	default:
 		return t.plain(ctx)
 	}
-	t.lookup = g.c.Seal.Lookup(t.ask.Artifact.Kind, v.tenant.Name, v.issuer.ID, t.ask.Artifact.Value)
+	if no := t.forbidden(ctx); no != nil {
+		return no, nil
+	}
+	if t.ask.Unplayable != "" {
+		return t.plain(ctx)
+	}
+	t.lookup = g.lookup(v, t.ask.Artifact.Value)
 	t.place, t.presented = t.lookup, t.ask.Artifact.Value
 	unlock := g.late.lock(ctx, t.lookup)
 	if unlock == nil {
@@ -106,34 +67,72 @@ func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) 
 	return t.run(ctx)
 }
 
-// plain is the way of a request that the backup could not answer.
+// forbidden refuses a request that could be taken to present, in whatever spelling, a refresh token whose grant was
+// ended here and of which the primary could not have heard (design, law 3).
+func (t *trip) forbidden(ctx context.Context) *http.Response {
+	all := t.v.spellings()
+	if len(all) <= 1 && t.ask.Unplayable == "" {
+		return nil // the ordinary way asks
+	}
+	for _, token := range all {
+		st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.g.lookup(t.v, token))
+		if err == nil && st.Revoked {
+			t.g.Counts.Refused(t.v.tenant.Name, t.v.flow.Name(), "revoked")
+			return t.refuse(flow.No("revoked", http.StatusBadRequest, "invalid_grant"))
+		}
+	}
+	return nil
+}
+
+// plain is the way of a request that the backup cannot answer: it waits as long as its client does.
 func (t *trip) plain(ctx context.Context) (*http.Response, error) {
-	t.grant = "plain " + t.v.address
+	t.sent = t.g.c.Now()
 	o, resp := t.send(ctx, t.v.request.Body)
 	rule := classify(t.g.rules, o)
-	t.tell(rule, o)
-	if rule != nil && o.err != nil {
+	t.tell(rule)
+	if rule == nil {
+		if t.v.exchange != nil && t.v.flow.Endpoint() == flow.Token {
+			t.g.learner.offer(t, o, "")
+		}
+		t.g.ended(ctx, t.v, t.v.request.Form, o.status)
+		t.refused(ctx, o)
+	} else if !o.sent {
+		t.codeAgain(ctx)
+	}
+	return t.pass(rule, o, resp)
+}
+
+// pass gives the client what the primary sent; where that is no protocol reply, the protocol's "not now" (design, law 7).
+func (t *trip) pass(rule *Rule, o *outcome, resp *http.Response) (*http.Response, error) {
+	switch {
+	case o.err != nil:
 		return nil, o.err
+	case rule == nil || rule.Probe || rule.Origin == health.Ours || o.object.Text("error") != "":
+		return resp, nil
 	}
-	if rule == nil && t.v.exchange != nil {
-		t.g.learner.offer(t, o)
-	}
-	t.revocation(ctx, o)
-	return resp, nil
+	t.g.Counts.Failed(t.v.tenant.Name, string(t.v.endpoint))
+	return t.refuse(flow.NotNow("primary_failed")), nil
 }
 
 // tell tells the monitor what became of a request.
-func (t *trip) tell(rule *Rule, o *outcome) {
+func (t *trip) tell(rule *Rule) {
 	if rule == nil {
-		t.monitor.Success(t.grant, t.g.c.Now().Sub(t.v.began))
+		t.monitor.Success(t.grant, t.g.c.Now().Sub(t.sent))
 		return
 	}
 	t.g.Counts.Rule(t.v.tenant.Name, string(t.v.endpoint), rule.Name)
-	if t.ask.Odd == "" && !rule.Probe {
-		t.monitor.Failure(t.grant, rule.Origin)
-	} else if rule.Origin == health.Beyond {
+	// What a requester may have brought about counts only for plain requests, and a 4xx never (design, law 1).
+	if rule.Origin == health.Beyond || rule.Origin == health.Doubt && !rule.Probe && t.odd() == "" && t.st.Known {
 		t.monitor.Failure(t.grant, rule.Origin)
 	}
+}
+
+// odd says why the request is not a plain one, or "".
+func (t *trip) odd() string {
+	if t.v.odd != "" {
+		return t.v.odd
+	}
+	return t.ask.Odd
 }
 
 // run is the way of a request that the backup could answer.
@@ -142,57 +141,59 @@ func (t *trip) run(ctx context.Context) (*http.Response, error) {
 	if err != nil {
 		t.g.c.Log.Warn("the standing of an artifact is not known; the primary decides", "tenant", t.v.tenant.Name, "error", err)
 	}
-	t.st, t.grant = st, st.Grant.String()
-	if !st.Known {
-		t.grant = t.lookup.String()
+	t.st = st
+	if st.Known {
+		t.grant = st.Grant.String()
 	}
 	body := t.v.request.Body
 	switch {
 	case st.Revoked:
 		// The primary could not have heard of it: the refusal, and its line in the log, come from the backup.
-		return t.play(ctx, "revoked_here").orNotNow()
-	case st.Successor != nil && st.Successor.State == session.Pending && t.g.late.inFlight(t.lookup, st.Successor):
-		return t.play(ctx, "in_flight").orNotNow()
-	case st.Successor != nil && st.Successor.State == session.Kept && t.monitor.Serving(st.Hash):
-		body, err = t.substitute(st.Successor)
-		if err != nil {
-			t.g.c.Log.Error("a kept successor does not open", "tenant", t.v.tenant.Name, "error", err)
-			return t.play(ctx, "successor").orNotNow()
-		}
+		return t.play(ctx, "revoked_here").resp, nil
+	case t.g.late.inFlight(t.lookup, st.Successor):
+		return t.play(ctx, "in_flight").resp, nil
 	case st.Known && !t.monitor.Serving(st.Hash):
-		a := t.play(ctx, "breaker")
-		if a.resp != nil && !a.notNow() {
-			return a.resp, nil
+		if p := t.play(ctx, "breaker"); p.settles() {
+			return p.resp, nil
 		}
-		// What the backup does not know may still be asked of the primary.
-		return t.plain(ctx)
+		// What the backup does not answer may still be asked of the primary.
+	case st.Successor != nil && st.Successor.State == session.Pending:
+		// Its reply can no longer come (this or another gateway ended meanwhile): what the primary did is not known.
+		t.ambiguous(ctx)
+	}
+	if st.Successor != nil && st.Successor.State == session.Kept {
+		if body, err = t.substitute(st.Successor); err != nil {
+			t.g.c.Log.Error("a kept successor does not open", "tenant", t.v.tenant.Name, "error", err)
+			return t.play(ctx, "successor").resp, nil
+		}
 	}
 	return t.forward(ctx, body)
 }
 
-// forward asks the primary, and the backup where it does not answer.
+type result struct {
+	o    *outcome
+	resp *http.Response
+}
+
+// forward asks the primary, and the backup where it does not answer in time.
 func (t *trip) forward(ctx context.Context, body []byte) (*http.Response, error) {
-	// Read before sending: a breaker that opens meanwhile closes this channel.
-	opened := t.monitor.Opened()
-	type result struct {
-		o    *outcome
-		resp *http.Response
-	}
+	opened := t.monitor.Opened() // taken before sending, so that a breaker that opens meanwhile closes it
 	done := make(chan result, 1)
-	sent := t.g.c.Now()
-	// The exchange goes on when the client has been answered or is gone: its reply matters (design, "sent, but no reply").
+	t.sent = t.g.c.Now()
+	// The exchange goes on when the client has been answered or is gone, because its reply matters.
 	up, cancel := context.WithTimeout(context.WithoutCancel(ctx), lateBound)
-	finish := t.g.late.begin(t.lookup)
+	finish := t.g.late.begin(t.place)
 	go func() {
 		o, resp := t.send(up, body)
 		done <- result{o, resp}
 	}()
-	leave := func() { // the client waits no longer: the reply, if it comes, comes late
+	leave := func() {
+		t.step(ctx, session.Successor{State: session.Pending, At: t.sent.UnixNano(), By: t.g.late.id})
 		go func() {
 			defer cancel()
 			defer finish()
 			r := <-done
-			t.late(context.WithoutCancel(ctx), r.o, sent)
+			t.late(context.WithoutCancel(ctx), r.o)
 		}()
 	}
 	var timer <-chan time.Time
@@ -201,313 +202,127 @@ func (t *trip) forward(ctx context.Context, body []byte) (*http.Response, error)
 		defer tm.Stop()
 		timer = tm.C
 	} else {
-		opened = nil
+		opened = nil // the backup could not answer: no deadline
 	}
 	for {
+		trigger := "deadline"
 		select {
 		case r := <-done:
 			cancel()
 			finish()
-			return t.decide(ctx, r.o, r.resp, sent)
+			return t.decide(ctx, r.o, r.resp)
 		case <-ctx.Done():
-			t.keepPending(sent)
 			leave()
 			return nil, ctx.Err()
 		case <-timer:
 			timer = nil
-			t.monitor.Failure(t.grant, health.Doubt)
-			if !t.may(ctx, &Rule{Name: "deadline", Origin: health.Doubt}) {
+			if t.odd() == "" {
+				t.monitor.Failure(t.grant, health.Doubt)
+			}
+			if !t.may(ctx, health.Doubt, false) {
 				continue
 			}
 		case <-opened:
-			opened = nil
+			opened, trigger = nil, "breaker"
 		}
-		if a := t.play(ctx, "deadline"); a.resp != nil && !a.notNow() {
-			t.keepPending(sent)
+		if p := t.play(ctx, trigger); p.settles() {
 			leave()
-			return a.resp, nil
+			return p.resp, nil
 		}
 	}
 }
 
 // decide delivers the primary's answer, or the backup's where the primary failed.
-func (t *trip) decide(ctx context.Context, o *outcome, resp *http.Response, sent time.Time) (*http.Response, error) {
+func (t *trip) decide(ctx context.Context, o *outcome, resp *http.Response) (*http.Response, error) {
 	rule := classify(t.g.rules, o)
-	if rule == nil && o.status == http.StatusOK && !t.g.vouched(ctx, t.v, o) {
-		rule = &Rule{Name: "unknown_key", Origin: health.Doubt}
-		t.late(ctx, o, sent) // its refresh token is kept like a late reply's
+	if rule == nil && !t.g.vouched(ctx, t.v, o) {
+		rule = unknownKey()
 	}
-	t.tell(rule, o)
+	t.tell(rule)
 	if rule == nil {
-		return t.answered(ctx, o, resp, sent)
+		return t.answered(ctx, o, resp)
 	}
-	lost := rule.Name == "no_reply" && o.sent
-	if lost {
-		t.ambiguous(ctx, sent)
+	switch {
+	case rule.Name == "no_reply" && o.sent:
+		t.ambiguous(ctx)
+	case rule.Name == unknownKey().Name:
+		t.keep(ctx, o) // its refresh token is kept like a late reply's
 	}
-	if t.st.Known && t.may(ctx, rule) {
-		if a := t.play(ctx, rule.Name); a.resp != nil && (!a.notNow() || o.err != nil) {
-			return a.resp, nil
+	if t.st.Known && t.may(ctx, rule.Origin, rule.Probe) {
+		if p := t.play(ctx, rule.Name); p.settles() {
+			return p.resp, nil
 		}
 	}
-	if o.err != nil {
-		return nil, o.err
-	}
-	if o.status >= 500 {
-		return t.refuse(flow.NotNow("primary_failed")), nil
-	}
-	return resp, nil
+	return t.pass(rule, o, resp)
 }
 
 // may says whether the backup may answer in place of a failure (design, law 1).
-func (t *trip) may(ctx context.Context, rule *Rule) bool {
+func (t *trip) may(ctx context.Context, origin health.Origin, probe bool) bool {
 	switch {
-	case rule.Origin == health.Ours:
+	case origin == health.Beyond:
+		return true
+	case origin != health.Doubt:
 		return false
-	case rule.Origin == health.Beyond:
-		return true
-	case rule.Probe || t.ask.Odd != "":
+	case probe || t.odd() != "":
 		return t.monitor.Suspect(ctx)
-	case t.monitor.Elsewhere(t.grant) || t.g.late.firstDoubt(t.grant):
-		return true
 	}
-	return t.monitor.Suspect(ctx)
+	return t.monitor.Elsewhere(t.grant) || t.g.late.firstDoubt(t.grant) || t.monitor.Suspect(ctx)
 }
 
 // answered learns from the primary's answer, keeps a refusal durably, and passes it on.
-func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response, sent time.Time) (*http.Response, error) {
+func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*http.Response, error) {
 	if o.status == http.StatusOK {
-		t.g.learner.offer(t, o)
-		if t.place != t.lookup {
+		t.g.learner.offer(t, o, "")
+		if t.place != t.lookup && resp != nil {
 			// The successor's reply is on its way to the client: the old token goes its own way again.
-			if err := t.g.c.Backup.Step(ctx, t.v.tenant.Name, t.place, t.g.c.Now().UnixNano(), session.Successor{State: session.Delivered, At: sent.UnixNano()}); err != nil {
-				t.g.c.Log.Error("a delivered successor is not noted", "tenant", t.v.tenant.Name, "error", err)
-			}
+			t.step(ctx, session.Successor{State: session.Delivered, At: t.sent.UnixNano()})
 		}
 		return resp, nil
 	}
-	if e := o.object.Text("error"); o.status >= 400 && refuses(e) {
-		t.prove()
-		r := &backup.Refused{
-			Tenant: t.v.tenant.Name, Lookup: t.lookup, SecretID: t.proof.SecretID, Error: e, Sent: sent.UnixNano(),
-			Client: t.g.c.Seal.Pseudonym("client", t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID),
-		}
-		if err := t.g.c.Backup.Refused(ctx, r); err != nil {
-			t.g.c.Log.Error("the primary's refusal is not kept", "tenant", t.v.tenant.Name, "error", err)
-		}
-	}
+	t.refused(ctx, o)
 	return resp, nil
 }
 
-// refuses says whether an error is about the artifact or the client, not about the request.
+// refused keeps durably, before the client is told, that the primary refused the artifact or the client.
+func (t *trip) refused(ctx context.Context, o *outcome) {
+	e := o.object.Text("error")
+	if o.status < 400 || !refuses(e) || t.v.exchange == nil {
+		return
+	}
+	t.prove()
+	r := &backup.Refused{
+		Tenant: t.v.tenant.Name, Lookup: t.lookup, SecretID: t.proof.SecretID, Error: e, Sent: t.sent.UnixNano(), Client: t.client(),
+	}
+	if err := t.g.c.Backup.Refused(context.WithoutCancel(ctx), r); err != nil {
+		t.g.c.Log.Error("the primary's refusal is not kept", "tenant", t.v.tenant.Name, "error", err)
+	}
+}
+
+func (t *trip) client() session.ID {
+	return t.g.c.Seal.Pseudonym("client", t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID)
+}
+
+// codeAgain ends the grant of a redeemed code that is presented again while the primary cannot see it (RFC 6749,
+// section 4.1.2).
+func (t *trip) codeAgain(ctx context.Context) {
+	if t.ask.Artifact.Kind != session.Code {
+		return
+	}
+	st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.lookup)
+	if err != nil || !st.Known || st.Client != t.client() {
+		return
+	}
+	if _, err := t.g.c.Backup.MarkGrant(context.WithoutCancel(ctx), t.v.tenant.Name, t.lookup, t.g.c.Now().UnixNano(), "reuse", false, false); err != nil {
+		t.g.c.Log.Error("the replay of a code is not kept", "tenant", t.v.tenant.Name, "error", err)
+	}
+}
+
+// refuses says whether an error is about the artifact or the client, not about the request. A reused refresh token is
+// invalid_request at one provider; the backup keeps that only for a token that is superseded.
 func refuses(e string) bool {
 	switch e {
 	case "invalid_grant", "invalid_client", "unauthorized_client", "access_denied":
 		return true
 	}
 	return false
-}
-
-// send sends one request to the primary and buffers the reply.
-func (t *trip) send(ctx context.Context, body []byte) (*outcome, *http.Response) {
-	o := &outcome{endpoint: t.v.endpoint}
-	var sent atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteHeaders: func() { sent.Store(true) },
-		WroteRequest: func(httptrace.WroteRequestInfo) { sent.Store(true) },
-	})
-	out := t.out.Clone(ctx)
-	out.Body = io.NopCloser(bytes.NewReader(body))
-	out.ContentLength = int64(len(body))
-	if len(body) == 0 {
-		out.Body, out.ContentLength = once{}, 0
-	}
-	out.GetBody = nil
-	resp, err := t.v.tenant.transport.RoundTrip(out)
-	if err != nil {
-		o.err, o.sent = err, sent.Load()
-		return o, nil
-	}
-	defer resp.Body.Close()
-	o.sent, o.status, o.header = true, resp.StatusCode, resp.Header
-	o.body, err = io.ReadAll(io.LimitReader(resp.Body, maxReplyBody+1))
-	switch {
-	case err != nil:
-		o.err = err
-		return o, nil
-	case len(o.body) > maxReplyBody:
-		o.err = errTooLarge
-		return o, nil
-	}
-	resp.Body = io.NopCloser(bytes.NewReader(o.body))
-	return o, resp
-}
-
-// prove derives the client's proof from its secret; the derivation is slow where it was not done before.
-func (t *trip) prove() bool {
-	t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method}
-	if t.ask.Client.Secret == "" {
-		return true
-	}
-	key, ok := t.g.secrets.key(t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID, t.ask.Client.Secret, t.v.address)
-	if !ok {
-		return false
-	}
-	t.key, t.proof.SecretID = key, t.g.c.Seal.SecretID(key)
-	return true
-}
-
-// played is what the backup said.
-type played struct {
-	resp *http.Response
-	no   *flow.Refusal
-	err  error
-}
-
-func (p played) notNow() bool { return p.no != nil && !p.no.Definite }
-
-func (p played) orNotNow() (*http.Response, error) {
-	if p.resp == nil {
-		return nil, p.err
-	}
-	return p.resp, nil
-}
-
-// play asks the backup.
-func (t *trip) play(ctx context.Context, trigger string) played {
-	if !t.prove() {
-		no := flow.NotNow("limited")
-		return played{resp: t.refuse(no), no: no}
-	}
-	p := t.message(trigger)
-	reply, no, err := t.g.c.Backup.Play(ctx, p)
-	if err != nil {
-		t.g.c.Log.Error("the backup failed", "tenant", p.Tenant, "error", err)
-		no = flow.NotNow("backup_failed")
-	}
-	if no != nil {
-		t.g.Counts.Refused(p.Tenant, p.Flow, no.Code)
-		return played{resp: t.refuse(no), no: no}
-	}
-	t.g.Counts.Answered(p.Tenant, p.Flow, trigger)
-	if reply.Fill != "" {
-		quoted := session.Quote(t.ask.Artifact.Value)
-		reply.Body = bytes.Replace(reply.Body, []byte(reply.Fill), quoted[1:len(quoted)-1], 1)
-	}
-	return played{resp: t.reply(reply.Status, reply.Header, reply.Body)}
-}
-
-func (t *trip) message(trigger string) *flow.Play {
-	seal, v := t.g.c.Seal, t.v
-	return &flow.Play{
-		ID: v.id, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Flow: v.flow.Name(), Client: t.proof,
-		Artifact: session.ArtifactKeys{
-			Kind: t.ask.Artifact.Kind, Lookup: t.place,
-			Key: seal.ArtifactKey(t.ask.Artifact.Kind, v.tenant.Name, v.issuer.ID, t.doorClient(), t.ask.Artifact.Value, t.key),
-		},
-		Scope: t.ask.Scope, Resource: t.ask.Resource,
-		Facts: session.Facts{
-			Address: v.address, UserAgent: clip(v.request.HTTP.UserAgent(), 256), Origin: clip(v.request.HTTP.Header.Get("Origin"), 256),
-		},
-		Received: v.began.UnixNano(), Outage: t.monitor.Outage().UnixNano(), Trigger: trigger,
-	}
-}
-
-// doorClient is the client that a door is bound to: none for access tokens, which bearers present.
-func (t *trip) doorClient() string {
-	if t.ask.Artifact.Kind == session.AccessToken {
-		return ""
-	}
-	return t.ask.Client.ID
-}
-
-func clip(s string, n int) string { return s[:min(len(s), n)] }
-
-func (t *trip) refuse(no *flow.Refusal) *http.Response {
-	rec := &recorder{h: http.Header{}}
-	writeRefusal(rec.h, rec, no, t.v.request)
-	return t.reply(rec.status, rec.h, rec.body)
-}
-
-func (t *trip) reply(status int, h http.Header, body []byte) *http.Response {
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	return &http.Response{
-		StatusCode: status, Status: fmt.Sprintf("%d %s", status, http.StatusText(status)), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: h, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: t.out,
-	}
-}
-
-// recorder is the http.ResponseWriter of a reply that is not written yet.
-type recorder struct {
-	h      http.Header
-	status int
-	body   []byte
-}
-
-func (r *recorder) Header() http.Header         { return r.h }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
-func (r *recorder) Write(b []byte) (int, error) { r.body = append(r.body, b...); return len(b), nil }
-
-// releasing gives a slot back when a body has been read or left.
-type releasing struct {
-	io.ReadCloser
-	release func()
-}
-
-func (r *releasing) Close() error {
-	if r.release != nil {
-		r.release()
-		r.release = nil
-	}
-	return r.ReadCloser.Close()
-}
-
-// probeToken asks the token endpoint for a grant type that nobody supports.
-func (t *Tenant) probeToken(ctx context.Context, path string) error {
-	body := "grant_type=urn%3Aunderstudy%3Aprobe&client_id=understudy-probe"
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.Upstream.String()+path, strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.GetBody = nil
-	req.Host = t.Hosts[0]
-	t.forwarded(req, "", t.Scheme)
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	resp, err := t.transport.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReplyBody))
-	if err != nil {
-		return err
-	}
-	o := &outcome{endpoint: flow.Token, status: resp.StatusCode, header: resp.Header, body: b, sent: true}
-	if rule := classify(Rules(), o); rule != nil {
-		return fmt.Errorf("the probe failed: %s (status %d)", rule.Name, resp.StatusCode)
-	}
-	return nil
-}
-
-// revocation keeps durably what an approved revocation (RFC 7009) or logout ended, before the client is told.
-func (t *trip) revocation(ctx context.Context, o *outcome) {
-	v := t.v
-	if v.request.Form == nil || o.err != nil || o.status >= 400 {
-		return
-	}
-	var token, cause string
-	switch v.endpoint {
-	case flow.Revocation:
-		token, cause = v.request.Form.Get("token"), "revocation"
-	case flow.EndSession:
-		token, cause = v.request.Form.Get("refresh_token"), "logout"
-	}
-	if token == "" {
-		return
-	}
-	look := t.g.c.Seal.Lookup(session.RefreshToken, v.tenant.Name, v.issuer.ID, token)
-	if _, err := t.g.c.Backup.MarkGrant(ctx, v.tenant.Name, look, t.g.c.Now().UnixNano(), cause, true, true); err != nil {
-		t.g.c.Log.Error("a revocation is not kept", "tenant", v.tenant.Name, "error", err)
-	}
 }

@@ -95,6 +95,11 @@ func Rules() []Rule {
 	}
 }
 
+// unknownKey is the rule for a reply whose ID token is signed by a key that the primary does not publish.
+func unknownKey() *Rule {
+	return &Rule{"unknown_key", "the ID token is signed by a key that the primary does not publish, also after asking again", health.Doubt, false, nil}
+}
+
 // answered marks lines of the table that are the primary's answer although they look like failures.
 const answered health.Origin = -1
 

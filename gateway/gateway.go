@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -75,7 +76,7 @@ func New(c Config) (*Gateway, error) {
 	g := &Gateway{c: c, rules: Rules(), tenants: map[string]*Tenant{}, Counts: newCounts()}
 	g.secrets = newSecrets(c.Seal)
 	g.learner = newLearner(g)
-	g.late = newLate(g)
+	g.late = newLate(c.Now)
 	for _, t := range c.Tenants {
 		t.log = c.Log
 		t.transport = t.newTransport()
@@ -83,10 +84,8 @@ func New(c Config) (*Gateway, error) {
 			t.InFlight = 1000
 		}
 		t.slots = make(chan struct{}, t.InFlight)
-		t.meta = &metadata{
-			tenant: t, dir: filepath.Join(c.DataDir, "metadata"), transport: t.transport, publish: c.Backup.PublicKeys,
-			now: c.Now, tried: map[string]time.Time{}, flight: map[string]chan struct{}{},
-		}
+		t.rules = g.rules
+		t.meta = newMetadata(t, filepath.Join(c.DataDir, "metadata"), c.Backup, c.Now)
 		if err := t.meta.load(context.Background()); err != nil {
 			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
 		}
@@ -147,6 +146,8 @@ type visit struct {
 	request  *flow.Request
 	flow     flow.Flow
 	exchange flow.Exchange
+	odd      string // why the request's spelling is not plain, "" where it is
+	json     bool   // the parameters came as JSON
 }
 
 type visitKey struct{}
@@ -165,7 +166,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	v := &visit{tenant: t, began: g.c.Now(), endpoint: flow.Other}
 	v.address, v.scheme = g.client(t, r)
-	v.issuer, v.endpoint = t.meta.endpoint(r.URL.EscapedPath())
+	exact := true
+	v.issuer, v.endpoint, exact = t.meta.endpoint(r.URL)
+	if !exact {
+		v.odd = "path"
+	}
 	switch v.endpoint {
 	case flow.Discovery:
 		g.serveDiscovery(w, r, v.issuer)
@@ -252,17 +257,10 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 		p.Out.URL.Opaque = path // bytes that net/url would encode another way
 	}
 	v.tenant.forwarded(p.Out, v.address, v.scheme)
-	if v.request == nil && p.Out.Body == nil || p.Out.Body == http.NoBody {
-		// A body that cannot be had again keeps the transport from repeating a request (design, law 11).
+	if p.Out.Body == nil || p.Out.Body == http.NoBody {
 		p.Out.Body, p.Out.GetBody = once{}, nil
 	}
 }
-
-// once is an empty body that the transport does not know to be empty.
-type once struct{}
-
-func (once) Read([]byte) (int, error) { return 0, errEOF }
-func (once) Close() error             { return nil }
 
 // upstream is the transport of the proxy.
 type upstream struct{ g *Gateway }
@@ -275,21 +273,38 @@ func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("%w: %d requests in flight", errOurs, v.tenant.InFlight)
 	}
 	release := func() { <-v.tenant.slots }
-	if v.request == nil {
-		resp, err := v.tenant.transport.RoundTrip(out)
-		if err != nil {
-			release()
-			return nil, err
-		}
-		if resp.StatusCode == http.StatusSwitchingProtocols {
-			release() // a tunnel is bounded by its peers
-			return resp, nil
-		}
-		resp.Body = &releasing{resp.Body, release}
+	if v.request != nil {
+		defer release()
+		return u.g.exchange(out, v)
+	}
+	resp, err := v.tenant.transport.RoundTrip(out)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	if v.endpoint == flow.EndSession {
+		u.g.ended(out.Context(), v, out.URL.Query(), resp.StatusCode)
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		release() // a tunnel is bounded by its peers
 		return resp, nil
 	}
-	defer release()
-	return u.g.exchange(out, v)
+	resp.Body = &releasing{resp.Body, release}
+	return resp, nil
+}
+
+// releasing gives a slot back when a body has been read or left.
+type releasing struct {
+	io.ReadCloser
+	release func()
+}
+
+func (r *releasing) Close() error {
+	if r.release != nil {
+		r.release()
+		r.release = nil
+	}
+	return r.ReadCloser.Close()
 }
 
 // failed answers where there is no reply to pass.
@@ -301,7 +316,11 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 	g.Counts.Failed(v.tenant.Name, string(v.endpoint))
 	w.Header().Set("Retry-After", "5")
 	if v.endpoint != flow.Other {
-		writeRefusal(w.Header(), w, flow.NotNow("primary_away"), v.request)
+		code := "primary_away"
+		if errors.Is(err, errOurs) {
+			code = "overloaded"
+		}
+		writeRefusal(w.Header(), w, flow.NotNow(code), v.request)
 		return
 	}
 	status := http.StatusBadGateway

@@ -3,23 +3,23 @@ package gateway
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
 	"understudy/session"
 )
 
-// late owns what outlives a client's request: exchanges whose reply may still come, locks on artifacts, and which
+// late owns what outlives a client's request: exchanges whose reply may still come, the turns on artifacts, and which
 // grants have used their one doubt.
 type late struct {
-	g *Gateway
+	id  session.ID // of this process: whose pending exchange it is
+	now func() time.Time
 
 	mu     sync.Mutex // guards what follows
-	locks  map[session.ID]*turn
-	flying map[session.ID]int // exchanges under way, by the presented artifact
+	turns  map[session.ID]*turn
+	flying map[session.ID]int // exchanges under way, by the artifact that the client holds
 	doubts map[string]time.Time
-	wg     sync.WaitGroup
+	wg     sync.WaitGroup // exchanges under way
 }
 
 type turn struct {
@@ -27,8 +27,8 @@ type turn struct {
 	waiting int
 }
 
-func newLate(g *Gateway) *late {
-	return &late{g: g, locks: map[session.ID]*turn{}, flying: map[session.ID]int{}, doubts: map[string]time.Time{}}
+func newLate(now func() time.Time) *late {
+	return &late{id: session.NewID(), now: now, turns: map[session.ID]*turn{}, flying: map[session.ID]int{}, doubts: map[string]time.Time{}}
 }
 
 // run waits for ctx, and then a moment for the replies that are still under way.
@@ -46,20 +46,20 @@ func (l *late) run(ctx context.Context) error {
 // lock serialises the uses of one artifact. It returns nil when ctx ends first.
 func (l *late) lock(ctx context.Context, id session.ID) (unlock func()) {
 	l.mu.Lock()
-	t := l.locks[id]
+	t := l.turns[id]
 	if t == nil {
 		t = &turn{free: make(chan struct{}, 1)}
 		t.free <- struct{}{}
-		l.locks[id] = t
+		l.turns[id] = t
 	}
 	t.waiting++
 	l.mu.Unlock()
 	leave := func() {
 		l.mu.Lock()
+		defer l.mu.Unlock()
 		if t.waiting--; t.waiting == 0 {
-			delete(l.locks, id)
+			delete(l.turns, id)
 		}
-		l.mu.Unlock()
 	}
 	select {
 	case <-t.free:
@@ -89,33 +89,42 @@ func (l *late) begin(id session.ID) (finish func()) {
 	})
 }
 
-// inFlight says whether the reply to an exchange that is kept as pending may still come: it is under way here, or it
-// is young enough to be so at another gateway.
+// inFlight says whether the reply to an exchange that is kept as pending may still come: it is under way here, or young
+// enough to be so at another gateway.
 func (l *late) inFlight(id session.ID, s *session.Successor) bool {
+	if s == nil || s.State != session.Pending {
+		return false
+	}
+	if s.By != l.id {
+		return l.now().UnixNano() < s.At+int64(lateBound)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.flying[id] > 0
 }
 
-// doubtLifetime is how long a grant's one doubt stays used.
-const doubtLifetime = time.Hour
+const (
+	// doubtLifetime is how long a grant's one doubt stays used.
+	doubtLifetime = time.Hour
+	maxDoubts     = 100_000
+)
 
 // firstDoubt is true once for a grant: the one time that a failure which could be the requester's doing is answered
 // without anybody else's failing.
 func (l *late) firstDoubt(grant string) bool {
-	now := l.g.c.Now()
+	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t, ok := l.doubts[grant]; ok && now.Sub(t) < doubtLifetime {
 		return false
 	}
-	if len(l.doubts) >= 100_000 {
+	if len(l.doubts) >= maxDoubts {
 		for k, t := range l.doubts {
 			if now.Sub(t) >= doubtLifetime {
 				delete(l.doubts, k)
 			}
 		}
-		if len(l.doubts) >= 100_000 {
+		if len(l.doubts) >= maxDoubts {
 			return false
 		}
 	}
@@ -123,69 +132,68 @@ func (l *late) firstDoubt(grant string) bool {
 	return true
 }
 
-func (t *trip) successorKey(token string) []byte {
-	return t.g.c.Seal.ArtifactKey("successor", t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID, token, nil)
-}
-
+// step moves what is kept of an exchange without a reply.
 func (t *trip) step(ctx context.Context, v session.Successor) {
-	if err := t.g.c.Backup.Step(context.WithoutCancel(ctx), t.v.tenant.Name, t.place, t.g.c.Now().UnixNano(), v); err != nil {
+	err := t.g.c.Backup.Step(context.WithoutCancel(ctx), t.v.tenant.Name, t.place, t.g.c.Now().UnixNano(), v)
+	if err != nil {
 		t.g.c.Log.Error("what is known of an exchange without a reply is not kept", "tenant", t.v.tenant.Name, "state", v.State, "error", err)
 	}
 }
 
-// keepPending notes, before the client is answered, that a reply of the primary may still come.
-func (t *trip) keepPending(sent time.Time) {
-	t.step(t.out.Context(), session.Successor{State: session.Pending, At: sent.UnixNano()})
-}
-
-// ambiguous notes that the primary may have rotated the token and the reply is lost.
-func (t *trip) ambiguous(ctx context.Context, sent time.Time) {
+// ambiguous notes that the primary may have rotated the token and that its reply is lost.
+func (t *trip) ambiguous(ctx context.Context) {
 	t.g.Counts.Ambiguous(t.v.tenant.Name)
-	t.step(ctx, session.Successor{State: session.Ambiguous, At: sent.UnixNano()})
+	at := t.sent
+	if at.IsZero() {
+		at = t.g.c.Now()
+	}
+	t.step(ctx, session.Successor{State: session.Ambiguous, At: at.UnixNano()})
 }
 
 // late takes a reply that came when its client was no longer waiting.
-func (t *trip) late(ctx context.Context, o *outcome, sent time.Time) {
+func (t *trip) late(ctx context.Context, o *outcome) {
 	rule := classify(t.g.rules, o)
-	t.tell(rule, o)
+	t.tell(rule)
 	switch {
-	case rule != nil && o.sent && o.err != nil:
-		t.ambiguous(ctx, sent)
-		return
-	case rule != nil || o.status != http.StatusOK:
-		t.step(ctx, session.Successor{State: session.Delivered, At: sent.UnixNano()})
-		if rule == nil {
-			t.answered(ctx, o, nil, sent)
-		}
-		return
+	case rule != nil && o.err != nil && o.sent:
+		t.ambiguous(ctx)
+	case rule != nil:
+		t.step(ctx, session.Successor{State: session.Delivered, At: t.sent.UnixNano()}) // it was not carried out
+	case o.status != http.StatusOK:
+		t.step(ctx, session.Successor{State: session.Delivered, At: t.sent.UnixNano()})
+		t.answered(ctx, o, nil)
+	default:
+		t.keep(ctx, o)
 	}
-	successor := o.object.Text("refresh_token")
-	if successor == "" || successor == t.presented {
-		t.step(ctx, session.Successor{State: session.Delivered, At: sent.UnixNano()})
-		t.g.learner.offer(t, o)
-		return
-	}
-	// The client holds the old token: the successor is kept under it, and both open the new record.
-	held := t.ask.Artifact.Value
-	sealed := session.SealUnder(t.successorKey(held), session.SuccessorPlace(t.v.tenant.Name, t.place), []byte(successor))
-	t.step(ctx, session.Successor{State: session.Kept, Sealed: sealed, At: sent.UnixNano()})
-	t.g.Counts.Late(t.v.tenant.Name)
-	t.g.learner.offerLate(t, o, held)
 }
 
-// substitute puts the kept successor into the request in place of the old token.
+// keep keeps the refresh token of a reply that the client has not seen, under the one that the client holds; both open
+// the new record from now on.
+func (t *trip) keep(ctx context.Context, o *outcome) {
+	successor := o.object.Text("refresh_token")
+	if successor == "" || successor == t.presented {
+		t.step(ctx, session.Successor{State: session.Delivered, At: t.sent.UnixNano()})
+		t.g.learner.offer(t, o, "")
+		return
+	}
+	held := t.ask.Artifact.Value
+	sealed := session.SealUnder(t.successorKey(held), session.SuccessorPlace(t.v.tenant.Name, t.place), []byte(successor))
+	t.step(ctx, session.Successor{State: session.Kept, Sealed: sealed, At: t.sent.UnixNano()})
+	t.g.Counts.Late(t.v.tenant.Name)
+	t.g.learner.offer(t, o, held)
+}
+
+func (t *trip) successorKey(token string) []byte {
+	return t.g.c.Seal.ArtifactKey("successor", t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID, token, nil)
+}
+
+// substitute puts the kept successor into the request in place of the token that the client holds.
 func (t *trip) substitute(s *session.Successor) ([]byte, error) {
-	old := t.ask.Artifact.Value
-	b, err := session.OpenUnder(t.successorKey(old), session.SuccessorPlace(t.v.tenant.Name, t.place), s.Sealed)
+	b, err := session.OpenUnder(t.successorKey(t.ask.Artifact.Value), session.SuccessorPlace(t.v.tenant.Name, t.place), s.Sealed)
 	if err != nil {
 		return nil, err
 	}
-	form := url.Values{}
-	for k, v := range t.v.request.Form {
-		form[k] = v
-	}
-	form.Set("refresh_token", string(b))
 	t.presented = string(b)
-	t.lookup = t.g.c.Seal.Lookup(t.ask.Artifact.Kind, t.v.tenant.Name, t.v.issuer.ID, string(b))
-	return []byte(form.Encode()), nil
+	t.lookup = t.g.lookup(t.v, t.presented)
+	return t.v.withToken(t.presented)
 }

@@ -2,12 +2,12 @@ package gateway
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"net/http"
 	"time"
 
 	"understudy/backup"
 	"understudy/flow"
-	"understudy/flow/oauth"
 	"understudy/session"
 )
 
@@ -24,7 +24,6 @@ type lesson struct {
 	o    *outcome
 	sent time.Time
 	held string // for a late reply: the artifact that the client still holds
-	done chan<- struct{}
 }
 
 const (
@@ -36,36 +35,15 @@ func newLearner(g *Gateway) *learner {
 	return &learner{g: g, queue: make(chan *lesson, learnQueue)}
 }
 
-func (l *learner) offer(t *trip, o *outcome) { l.put(&lesson{t: t, o: o, sent: t.v.began}) }
-
-func (l *learner) offerLate(t *trip, o *outcome, held string) {
-	l.put(&lesson{t: t, o: o, sent: t.v.began, held: held})
-}
-
-func (l *learner) put(x *lesson) {
-	if x.o.status != 200 {
+// offer takes an approved exchange. held is, for a late reply, the artifact that the client still holds.
+func (l *learner) offer(t *trip, o *outcome, held string) {
+	if o.status != http.StatusOK {
 		return
 	}
 	select {
-	case l.queue <- x:
+	case l.queue <- &lesson{t: t, o: o, sent: t.sent, held: held}:
 	default:
-		l.g.Counts.Unlearned(x.t.v.tenant.Name, "queue_full")
-	}
-}
-
-// flush waits until everything that was offered before has been learned.
-func (l *learner) flush(ctx context.Context) error {
-	done := make(chan struct{})
-	select {
-	case l.queue <- &lesson{done: done}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+		l.g.Counts.Unlearned(t.v.tenant.Name, "queue_full")
 	}
 }
 
@@ -89,11 +67,8 @@ func (l *learner) run(ctx context.Context) error {
 
 func (l *learner) batch(ctx context.Context, first *lesson) {
 	var ms []*backup.Learned
-	var done []chan<- struct{}
 	for x := first; x != nil; {
-		if x.done != nil {
-			done = append(done, x.done)
-		} else if m := l.seal(ctx, x); m != nil {
+		if m := l.seal(ctx, x); m != nil {
 			ms = append(ms, m)
 		}
 		x = nil
@@ -104,11 +79,6 @@ func (l *learner) batch(ctx context.Context, first *lesson) {
 			}
 		}
 	}
-	defer func() {
-		for _, d := range done {
-			close(d)
-		}
-	}()
 	if len(ms) == 0 {
 		return
 	}
@@ -137,6 +107,9 @@ func (l *learner) batch(ctx context.Context, first *lesson) {
 // seal makes of an approved exchange the message for the backup, or nil where there is nothing to keep.
 func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 	t := x.t
+	if x.held == "" {
+		l.g.shadow(ctx, t, x.o)
+	}
 	v, s := t.v, l.g.c.Seal
 	le := v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Sent: x.sent})
 	if le == nil {
@@ -155,9 +128,11 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		why = "client_proof"
 	}
 	if why == "" {
-		if err := l.algorithms(ctx, v, le.Record); err != nil {
-			l.g.c.Log.Warn("no backup key for what the primary signs", "tenant", v.tenant.Name, "error", err)
-			why = "algorithm"
+		switch err := l.signedHere(ctx, v, le.Record); {
+		case errors.Is(err, errWrongAlg):
+			why = "wrong_algorithm"
+		case err != nil:
+			why = "unknown_key"
 		}
 	}
 	m := &backup.Learned{
@@ -175,6 +150,11 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 			m.Replaced = append(m.Replaced, t.place)
 		}
 	}
+	// A redeemed code opens nothing; it leads to its grant, should it be presented again.
+	var code []session.SealedDoor
+	if t.ask.Artifact.Kind == session.Code {
+		code = append(code, session.SealedDoor{Kind: session.Code, Lookup: t.lookup})
+	}
 	artifacts := le.Artifacts
 	if x.held != "" {
 		// The client holds the old token until it has seen a reply: it opens the new record too.
@@ -183,7 +163,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 	}
 	if why != "" {
 		// Only that this family exists, and why it is not played: a refresh keeps the origin of its family.
-		m.Sealed.Record = session.NewID()
+		m.Sealed.Record, m.Sealed.Doors = session.NewID(), code
 		for _, a := range artifacts {
 			m.Sealed.Doors = append(m.Sealed.Doors, session.SealedDoor{Kind: a.Kind, Lookup: s.Lookup(a.Kind, v.tenant.Name, v.issuer.ID, a.Value)})
 		}
@@ -206,43 +186,26 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		return nil
 	}
 	m.Sealed = *sealed
+	m.Sealed.Doors = append(m.Sealed.Doors, code...)
 	return m
 }
 
-// algorithms makes sure that there is a backup key for what the primary signs for this client.
-func (l *learner) algorithms(ctx context.Context, v *visit, r *session.Record) error {
+// signedHere checks that everything in a record was signed by keys that the primary publishes: the backup signs with no
+// algorithm that the primary does not use.
+func (l *learner) signedHere(ctx context.Context, v *visit, r *session.Record) error {
 	for _, tok := range []*session.Token{r.AccessToken, r.IDToken} {
 		if tok == nil {
 			continue
 		}
-		alg := tok.Header.Text("alg")
-		k, ok := v.issuer.keys[tok.Header.Text("kid")]
-		if !ok {
-			if k, ok = v.tenant.meta.key(ctx, v.issuer, tok.Header.Text("kid")); !ok {
-				return fmt.Errorf("key id %.64q is not in the primary's key set", tok.Header.Text("kid"))
-			}
+		k, err := v.tenant.meta.key(ctx, v.issuer.at, tok.Header.Text("kid"))
+		if err != nil {
+			return err
 		}
-		if !algFits(alg, k.pub) {
-			return fmt.Errorf("algorithm %.16q does not fit the primary's key", alg)
+		if !algFits(tok.Header.Text("alg"), k.pub) || k.alg != "" && k.alg != tok.Header.Text("alg") {
+			return errWrongAlg
 		}
 	}
 	return nil
 }
 
-// vouched says whether the ID token of a reply is signed by a key that the primary publishes.
-func (g *Gateway) vouched(ctx context.Context, v *visit, o *outcome) bool {
-	id := o.object.Text("id_token")
-	if id == "" || v.issuer == nil || v.issuer.problem != "" {
-		return true
-	}
-	t, err := oauth.ParseJWT(id)
-	if err != nil {
-		return true // encrypted: not ours to read
-	}
-	alg, kid := t.Header.Text("alg"), t.Header.Text("kid")
-	if kid == "" || alg == "" || alg == "none" || alg[:2] == "HS" {
-		return true // nothing to compare with; not learned either
-	}
-	k, ok := v.tenant.meta.key(ctx, v.issuer, kid)
-	return ok && verify(id, alg, k)
-}
+var errWrongAlg = errors.New("signed with an algorithm that is not its key's")

@@ -48,7 +48,7 @@ func (g *Gateway) notice(r *http.Request, t *Tenant, path string) {
 }
 
 func (g *Gateway) serveDiscovery(w http.ResponseWriter, r *http.Request, is *issuer) {
-	serveJSON(w, r, is.document, "")
+	serveJSON(w, r, is.document, is.docETag)
 }
 
 func (g *Gateway) serveKeys(w http.ResponseWriter, r *http.Request, is *issuer) {

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -10,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"understudy/flow"
@@ -31,7 +31,12 @@ type Tenant struct {
 	// Shadow is the share of healthy requests, in percent, for which the backup's answer is computed too.
 	Shadow float64
 
+	// ProbeClient is a client_id that probes name; "": none.
+	ProbeClient string
+
 	log       *slog.Logger
+	rules     []Rule
+	verified  sync.Map // issuer NUL kid → struct{}: keys that were seen to sign
 	transport *http.Transport
 	meta      *metadata
 	monitors  map[flow.Endpoint]*health.Monitor
@@ -84,16 +89,11 @@ func (t *Tenant) forwarded(out *http.Request, address, scheme string) {
 	out.Header.Set("X-Forwarded-Port", port)
 }
 
-// probe does a real exchange with the token endpoint that no attack protection counts: a grant type that nobody
-// supports. A protocol error is a sign of life.
-func (t *Tenant) probe(ctx context.Context) error {
-	var path string
-	for _, is := range t.meta.issuers() {
-		path = endpointPath(is.object, "token_endpoint")
+// vouches says whether the connection to the primary can be trusted to carry its replies.
+func (t *Tenant) vouches() bool {
+	if t.Upstream.Scheme == "https" {
+		return true
 	}
-	if path == "" {
-		_, err := t.meta.get(ctx, wellKnown)
-		return err
-	}
-	return t.probeToken(ctx, path)
+	a, err := netip.ParseAddr(t.Upstream.Hostname())
+	return t.Upstream.Hostname() == "localhost" || err == nil && a.IsLoopback()
 }

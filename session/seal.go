@@ -22,6 +22,9 @@ type Kind string
 const (
 	RefreshToken Kind = "refresh_token"
 	AccessToken  Kind = "access_token"
+	// Code is an authorization code. Its door opens nothing: it knows the grant that the code became, should it be
+	// presented again.
+	Code Kind = "code"
 )
 
 // ID is a pseudonym or a random identifier; the zero ID means unknown.

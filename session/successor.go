@@ -15,6 +15,7 @@ type Successor struct {
 	State  string `cbor:"0,keyasint"`
 	Sealed []byte `cbor:"1,keyasint,omitempty"`
 	At     int64  `cbor:"2,keyasint"` // when the exchange was sent, Unix nanoseconds
+	By     ID     `cbor:"3,keyasint"` // the gateway process that waits for the reply
 }
 
 // States of a Successor.

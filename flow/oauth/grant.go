@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"understudy/flow"
+	"understudy/session"
 )
 
 // Grant is every other request to the token endpoint. What it leads to is learned, so that the refresh tokens it gives
@@ -23,6 +24,9 @@ func (Grant) Match(r *flow.Request) flow.Exchange {
 	}
 	x := &grant{exchange: parse(r), kind: r.Form.Get("grant_type")}
 	x.ask.Unplayable = "grant"
+	if x.kind == "authorization_code" {
+		x.ask.Artifact = flow.Artifact{Kind: session.Code, Value: r.Form.Get("code")}
+	}
 	return x
 }
 
