@@ -2,11 +2,13 @@ package idptest
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -15,9 +17,11 @@ type Understudy struct {
 	Port int
 	Dir  string
 
-	args []string
-	bin  string
-	p    *Process
+	scheme, host string
+	args         []string
+	bin          string
+	client       *http.Client
+	p            *Process
 }
 
 // BuildUnderstudy builds the program into dir and returns its path.
@@ -38,8 +42,55 @@ func StartUnderstudy(ctx context.Context, bin, dir, primary string, args ...stri
 	if err != nil {
 		return nil, err
 	}
-	u := &Understudy{Port: port, Dir: dir, bin: bin}
-	u.args = append([]string{"serve", "--primary", primary, "--listen", fmt.Sprintf("127.0.0.1:%d", port), "--data-dir", filepath.Join(dir, "data")}, args...)
+	u := &Understudy{Port: port, Dir: dir, bin: bin, scheme: "http", host: "127.0.0.1", client: http.DefaultClient}
+	u.args = append([]string{"serve", "--primary", primary, "--listen", fmt.Sprintf("127.0.0.1:%d", port), "--data-dir", u.DataDir()}, args...)
+	return u, u.Restart(ctx)
+}
+
+// UnderstudyOptions are how an understudy with a configuration file is started.
+type UnderstudyOptions struct {
+	Bin     string // the program
+	Dir     string // for its configuration, data and log
+	Port    int    // 0: a free one
+	Primary string // URL
+	// Authority: it serves https://localhost with this certificate; nil: http://127.0.0.1.
+	Authority *Authority
+	// Top and Tenant are more lines of the configuration file, at its top and in its tenant.
+	Top, Tenant string
+}
+
+// StartUnderstudyConfig starts the program with a configuration file and waits until it serves.
+func StartUnderstudyConfig(ctx context.Context, o UnderstudyOptions) (*Understudy, error) {
+	if o.Port == 0 {
+		port, err := FreePort()
+		if err != nil {
+			return nil, err
+		}
+		o.Port = port
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	u := &Understudy{Port: o.Port, Dir: o.Dir, bin: o.Bin, scheme: "http", host: "127.0.0.1", client: http.DefaultClient}
+	certificate := ""
+	if a := o.Authority; a != nil {
+		u.scheme, u.host = "https", "localhost"
+		u.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool}, DisableKeepAlives: true}}
+		certificate = fmt.Sprintf("\n    tls: {cert_file: %q, key_file: %q}", a.CertFile, a.KeyFile)
+	}
+	indent := func(s, by string) string {
+		if s == "" {
+			return ""
+		}
+		return by + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n"+by) + "\n"
+	}
+	file := filepath.Join(o.Dir, "understudy.yaml")
+	text := fmt.Sprintf("data_dir: %q\nlisteners:\n  - address: \"127.0.0.1:%d\"%s\n%stenants:\n  - name: default\n    hosts: [%q]\n    scheme: %s\n    upstream: {url: %q}\n%s",
+		u.DataDir(), o.Port, certificate, indent(o.Top, ""), fmt.Sprintf("%s:%d", u.host, o.Port), u.scheme, o.Primary, indent(o.Tenant, "    "))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	u.args = []string{"serve", "--config", file}
 	return u, u.Restart(ctx)
 }
 
@@ -53,7 +104,7 @@ func (u *Understudy) Restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	return p.await(ctx, "understudy does not serve", func() bool {
-		resp, err := http.Get(u.URL() + "/.understudy/health")
+		resp, err := u.client.Get(u.URL() + "/.understudy/health")
 		if err != nil {
 			return false
 		}
@@ -63,7 +114,23 @@ func (u *Understudy) Restart(ctx context.Context) error {
 }
 
 // URL is scheme and host of the gateway.
-func (u *Understudy) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", u.Port) }
+func (u *Understudy) URL() string { return fmt.Sprintf("%s://%s:%d", u.scheme, u.host, u.Port) }
+
+// DataDir is its data directory.
+func (u *Understudy) DataDir() string { return filepath.Join(u.Dir, "data") }
+
+// Command runs one of the program's commands against the running process and returns what it printed.
+func (u *Understudy) Command(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, u.bin, append(args, "--data-dir", u.DataDir())...)
+	out, err := cmd.Output()
+	if e, ok := err.(*exec.ExitError); ok {
+		return out, fmt.Errorf("understudy %s: %w: %s", strings.Join(args, " "), err, e.Stderr)
+	}
+	return out, err
+}
+
+// PID is the process's id.
+func (u *Understudy) PID() int { return u.p.PID() }
 
 // Kill ends it with SIGKILL.
 func (u *Understudy) Kill() { u.p.Kill() }
