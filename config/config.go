@@ -1,0 +1,228 @@
+// Package config is the configuration of an understudy: one YAML file, the environment over it, flags over both.
+//
+// It owns the meaning of every setting and says of a wrong one where it stands and what to do. It holds no secret: a
+// secret is always the name of a file. It refuses unknown keys. It may not import any other package of this program;
+// serve turns a Config into running parts.
+//
+// docs/configuration.md is made from the comments of the structs in this file (go test ./config -run Manual -update).
+package config
+
+import "time"
+
+// Roles of a process.
+const (
+	RoleAll     = "all"
+	RoleGateway = "gateway"
+	RoleBackup  = "backup"
+)
+
+// Config is the whole file. Every setting may be left out but for the tenants.
+type Config struct {
+	// What this process runs: `all` for the gateway and the backup, `gateway` for the gateway alone (backup.url says
+	// where the backup is), `backup` for the backup alone (backup.listen says where it listens). Default: `all`.
+	Role string `yaml:"role"`
+
+	// Directory of everything that must not be forgotten: records, marks, signing keys, metadata, the sign-in log. Only
+	// this program may read it (mode 0700). Relative paths in this file begin at the working directory. Default: `understudy-data`.
+	DataDir string `yaml:"data_dir"`
+
+	// File with the deployment's sealing key: 32 or more random bytes. It must not lie in the data directory, so that
+	// whoever steals that can open nothing. Made with mode 0600 where it is missing and the store is new; back it up apart
+	// from the data. Gateways and backups of one deployment share it. Default: the data directory's name with `.key` behind it.
+	SealingKeyFile string `yaml:"sealing_key_file"`
+
+	// File with the key that encrypts the backup's signing keys: 32 or more random bytes, outside the data directory.
+	// Default: derived from the sealing key.
+	KeyEncryptionKeyFile string `yaml:"key_encryption_key_file"`
+
+	// Where sign-in traffic arrives.
+	Listeners []Listener `yaml:"listeners"`
+
+	// Path on the traffic listeners that answers a load balancer, for any host name and for HTTP/1.0 without one. It says
+	// that this process serves, never whether the primary does. Default: `/.understudy/health`.
+	HealthPath string `yaml:"health_path"`
+
+	// The admin listener over TCP. The commands use a unix socket in the data directory and need none.
+	Admin Admin `yaml:"admin"`
+
+	// The sign-in log.
+	Audit Audit `yaml:"audit"`
+
+	// What the process says of itself, on standard error.
+	Log Log `yaml:"log"`
+
+	// How gateway and backup reach each other where they are separate processes.
+	Backup Backup `yaml:"backup"`
+
+	// The primaries, each with the names under which it is known. At least one for the roles `all` and `gateway`.
+	Tenants []Tenant `yaml:"tenants"`
+}
+
+// Listener is one address for sign-in traffic.
+type Listener struct {
+	// Address and port, for example `:443` or `127.0.0.1:8080`. A socket that the service manager passed is used where
+	// its address is the same.
+	Address string `yaml:"address"`
+
+	// Certificate of the public host names. The files are read again when they change. Without it the listener speaks
+	// plain HTTP.
+	TLS Certificate `yaml:"tls"`
+
+	// Plain HTTP on an address that is not loopback: only where something in front ends TLS, and nobody else can reach
+	// this port. Default: false.
+	AllowPlain bool `yaml:"allow_plain"`
+}
+
+// Certificate is a certificate with its key, in PEM files.
+type Certificate struct {
+	// The certificate and its chain (PEM).
+	CertFile string `yaml:"cert_file"`
+
+	// Its private key (PEM), readable only by this program.
+	KeyFile string `yaml:"key_file"`
+}
+
+// Admin is the admin API, the metrics and the health endpoints over TCP. It always speaks TLS and asks for a token.
+type Admin struct {
+	// Address and port, for example `127.0.0.1:9443`. Default: none, there is only the unix socket.
+	Listen string `yaml:"listen"`
+
+	// Its certificate; required with `listen`.
+	TLS Certificate `yaml:"tls"`
+
+	// File with the bearer token that every request must carry, but for those to the health endpoints; at least 16
+	// characters. Required with `listen`.
+	TokenFile string `yaml:"token_file"`
+}
+
+// Audit is the sign-in log.
+type Audit struct {
+	// Its directory. Default: `audit` in the data directory.
+	Dir string `yaml:"dir"`
+
+	// Days after which files are removed. Default: 30.
+	KeepDays int `yaml:"keep_days"`
+
+	// Bytes after which a new file is begun within a day. Default: 268435456.
+	MaxFileBytes int64 `yaml:"max_file_bytes"`
+}
+
+// Log is the process's own log.
+type Log struct {
+	// `debug`, `info`, `warn` or `error`. Default: `info`.
+	Level string `yaml:"level"`
+
+	// `text` or `json`. Default: `text`.
+	Format string `yaml:"format"`
+}
+
+// Backup is the way between gateway and backup where they are separate processes: HTTP/2 with mutual TLS.
+type Backup struct {
+	// Address on which the backup listens for its gateways (role `backup`, and `all` where other gateways use it).
+	Listen string `yaml:"listen"`
+
+	// URL of the backup, for example `https://backup.example.net:7443` (role `gateway`).
+	URL string `yaml:"url"`
+
+	// This side's certificate and key, and the authority that vouches for the other side. Required with `listen` or `url`.
+	TLS MutualTLS `yaml:"tls"`
+}
+
+// MutualTLS is a certificate with its key, and who vouches for the peer's.
+type MutualTLS struct {
+	// This side's certificate and chain (PEM).
+	CertFile string `yaml:"cert_file"`
+
+	// Its private key (PEM), readable only by this program.
+	KeyFile string `yaml:"key_file"`
+
+	// Certificates of the authority that signs the peers' certificates (PEM); no other peer is spoken to.
+	CAFile string `yaml:"ca_file"`
+
+	// Name in the backup's certificate, where it is another than the URL's host (role `gateway`).
+	ServerName string `yaml:"server_name"`
+}
+
+// Tenant is one primary and the names under which it is known.
+type Tenant struct {
+	// Name of the tenant in logs, metrics and commands: letters, digits, `-`, `_` and `.`. What is remembered hangs on it:
+	// another name is another tenant. Default: `default` where there is only one.
+	Name string `yaml:"name"`
+
+	// The primary's public host names, which lead here, with the port where it is not the scheme's. The first is the
+	// name by which the primary is asked for its metadata.
+	Hosts []string `yaml:"hosts"`
+
+	// Scheme of the public URLs, `https` or `http`. Default: `https` where a listener has a certificate or `trusted_proxies` is
+	// set, else `http`.
+	Scheme string `yaml:"scheme"`
+
+	// The primary itself.
+	Upstream Upstream `yaml:"upstream"`
+
+	// Issuer identifiers of the primary, as its metadata gives them. Default: those whose metadata the primary has on one of
+	// the host names, found when they are first used.
+	Issuers []string `yaml:"issuers"`
+
+	// Addresses or networks of proxies in front whose `X-Forwarded-*` headers count, for example `10.0.0.0/8`. Default: none.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+
+	// What the tenant may use.
+	Limits Limits `yaml:"limits"`
+
+	// How it is found out whether the primary serves.
+	Health Health `yaml:"health"`
+
+	// Share of healthy requests, in percent, for which the backup's answer is computed beside the primary's and compared;
+	// 0 turns it off. Default: 5.
+	ShadowPercent *float64 `yaml:"shadow_percent"`
+}
+
+// Upstream is where the primary really is.
+type Upstream struct {
+	// Scheme and host, for example `https://keycloak.internal:8443`; no path, paths pass as they come.
+	URL string `yaml:"url"`
+
+	// Certificates of the authority that signs the primary's certificate (PEM). Default: the system's.
+	CAFile string `yaml:"ca_file"`
+
+	// Name that is asked for and must be in the primary's certificate. Default: the host of `url`.
+	ServerName string `yaml:"server_name"`
+
+	// Certificate with which the gateway shows itself to the primary (PEM).
+	ClientCertFile string `yaml:"client_cert_file"`
+
+	// Its private key (PEM), readable only by this program.
+	ClientKeyFile string `yaml:"client_key_file"`
+}
+
+// Limits bound what a tenant may use of this process.
+type Limits struct {
+	// Concurrent requests to the primary; beyond it clients get 503 with Retry-After. Default: 1000.
+	InFlight int `yaml:"in_flight"`
+}
+
+// Health says how it is found out whether the primary serves. Durations are written `500ms`, `5s`, `1m`.
+type Health struct {
+	// Bounds of the wait for a reply where the backup could answer; between them it follows the primary's own latency.
+	// Default: 500ms.
+	DeadlineMin time.Duration `yaml:"deadline_min"`
+
+	// The upper bound. Default: 5s.
+	DeadlineMax time.Duration `yaml:"deadline_max"`
+
+	// Time between probes while the primary serves. Default: 5s.
+	ProbeServing time.Duration `yaml:"probe_serving"`
+
+	// Time between probes while it does not. Default: 500ms.
+	ProbeAway time.Duration `yaml:"probe_away"`
+
+	// How many distinct grants must fail before the breaker opens without a failed probe; at least 3. Default: 3.
+	Grants int `yaml:"grants"`
+
+	// Shares of traffic, in percent, that go back to the primary step by step; rising, the last is 100. Default: 10, 25, 50, 100.
+	Ramp []int `yaml:"ramp"`
+
+	// How long a step lasts. Default: 3s.
+	RampStep time.Duration `yaml:"ramp_step"`
+}
