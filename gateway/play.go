@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"understudy/flow"
+	"understudy/session"
+)
+
+// prove derives the client's proof from its secret. It is false where too many secrets were tried.
+func (t *trip) prove() bool {
+	t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method}
+	if t.ask.Client.Secret == "" {
+		return true
+	}
+	if t.key == nil {
+		key, ok := t.g.secrets.key(t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID, t.ask.Client.Secret, t.v.address)
+		if !ok {
+			return false
+		}
+		t.key = key
+	}
+	t.proof.SecretID = t.g.c.Seal.SecretID(t.key)
+	return true
+}
+
+// played is what the backup said, as a reply for the client.
+type played struct {
+	resp *http.Response
+	no   *flow.Refusal // nil: it answered
+}
+
+// settles says whether the primary need not be asked, or waited for, any more.
+func (p played) settles() bool { return p.no == nil || p.no.Definite }
+
+// play asks the backup.
+func (t *trip) play(ctx context.Context, trigger string) played {
+	if !t.prove() {
+		no := flow.NotNow("limited")
+		t.g.Counts.Refused(t.v.tenant.Name, t.v.flow.Name(), no.Code)
+		return played{t.refuse(no), no}
+	}
+	p := t.message(trigger)
+	reply, no, err := t.g.c.Backup.Play(ctx, p)
+	if err != nil {
+		t.g.c.Log.Error("the backup failed", "tenant", p.Tenant, "error", err)
+		no = flow.NotNow("backup_failed")
+	}
+	if no != nil {
+		t.g.Counts.Refused(p.Tenant, p.Flow, no.Code)
+		return played{t.refuse(no), no}
+	}
+	t.g.Counts.Answered(p.Tenant, p.Flow, trigger)
+	return played{t.reply(reply.Status, reply.Header, t.fill(reply)), nil}
+}
+
+// fill puts the presented artifact, which the backup never sees, into its place in the reply.
+func (t *trip) fill(r *flow.Reply) []byte {
+	if r.Fill == "" {
+		return r.Body
+	}
+	quoted := session.Quote(t.ask.Artifact.Value)
+	return bytes.Replace(r.Body, []byte(r.Fill), quoted[1:len(quoted)-1], 1)
+}
+
+func (t *trip) message(trigger string) *flow.Play {
+	v := t.v
+	return &flow.Play{
+		ID: v.id, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Flow: v.flow.Name(), Client: t.proof,
+		Artifact: session.ArtifactKeys{
+			Kind: t.ask.Artifact.Kind, Lookup: t.place,
+			Key: t.g.c.Seal.ArtifactKey(t.ask.Artifact.Kind, v.tenant.Name, v.issuer.ID, t.doorClient(), t.ask.Artifact.Value, t.key),
+		},
+		Scope: t.ask.Scope, Resource: t.ask.Resource,
+		Facts: session.Facts{
+			Address: v.address, UserAgent: clip(v.request.HTTP.UserAgent(), 256), Origin: clip(v.request.HTTP.Header.Get("Origin"), 256),
+		},
+		Received: v.began.UnixNano(), Outage: t.monitor.Outage().UnixNano(), Trigger: trigger,
+	}
+}
+
+// doorClient is the client that a door is bound to: none for access tokens, which any bearer presents.
+func (t *trip) doorClient() string {
+	if t.ask.Artifact.Kind == session.AccessToken {
+		return ""
+	}
+	return t.ask.Client.ID
+}
+
+func clip(s string, n int) string { return s[:min(len(s), n)] }
+
+func (t *trip) refuse(no *flow.Refusal) *http.Response {
+	rec := &recorder{h: http.Header{}}
+	writeRefusal(rec.h, rec, no, t.v.request)
+	return t.reply(rec.status, rec.h, rec.body)
+}
+
+func (t *trip) reply(status int, h http.Header, body []byte) *http.Response {
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	return &http.Response{
+		StatusCode: status, Status: fmt.Sprintf("%d %s", status, http.StatusText(status)), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: t.out,
+	}
+}
+
+// recorder is the http.ResponseWriter of a reply that is not written yet.
+type recorder struct {
+	h      http.Header
+	status int
+	body   []byte
+}
+
+func (r *recorder) Header() http.Header         { return r.h }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(b []byte) (int, error) { r.body = append(r.body, b...); return len(b), nil }

@@ -1,0 +1,103 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
+
+	"understudy/flow"
+)
+
+const maxReplyBody = 1 << 20
+
+// once is an empty body that the transport does not know to be empty: a body that cannot be had again keeps it from
+// repeating a request (design, law 11).
+type once struct{}
+
+func (once) Read([]byte) (int, error) { return 0, io.EOF }
+func (once) Close() error             { return nil }
+
+// send sends one request to the primary and buffers the reply.
+func (t *trip) send(ctx context.Context, body []byte) (*outcome, *http.Response) {
+	out := t.out.Clone(ctx)
+	out.Body, out.ContentLength, out.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	if len(body) == 0 {
+		out.Body, out.ContentLength = once{}, 0
+	}
+	return exchange(t.v.tenant.transport, out, t.v.endpoint)
+}
+
+// exchange does one request and reads the whole reply.
+func exchange(rt http.RoundTripper, out *http.Request, e flow.Endpoint) (*outcome, *http.Response) {
+	o := &outcome{endpoint: e}
+	var sent atomic.Bool
+	out = out.WithContext(httptrace.WithClientTrace(out.Context(), &httptrace.ClientTrace{
+		WroteHeaders: func() { sent.Store(true) },
+		WroteRequest: func(httptrace.WroteRequestInfo) { sent.Store(true) },
+	}))
+	resp, err := rt.RoundTrip(out)
+	if err != nil {
+		o.err, o.sent = err, sent.Load()
+		return o, nil
+	}
+	defer resp.Body.Close()
+	o.sent, o.status, o.header = true, resp.StatusCode, resp.Header
+	o.body, err = io.ReadAll(io.LimitReader(resp.Body, maxReplyBody+1))
+	switch {
+	case err != nil:
+		o.err = err
+		return o, nil
+	case len(o.body) > maxReplyBody:
+		o.err = errTooLarge
+		return o, nil
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(o.body))
+	return o, resp
+}
+
+// probe does a real exchange with the token endpoint that no attack protection counts: a grant type that nobody
+// supports. A protocol error is a sign of life.
+func (t *Tenant) probe(ctx context.Context) error {
+	at := ""
+	for _, is := range t.meta.issuers() {
+		if p := is.tokenPath(); at == "" || p < at {
+			at = p
+		}
+	}
+	if at == "" {
+		if _, err := t.meta.get(ctx, wellKnown); err != nil && !strings.HasPrefix(err.Error(), "status 4") {
+			return err
+		}
+		return nil
+	}
+	body := "grant_type=urn%3Aunderstudy%3Aprobe"
+	if t.ProbeClient != "" {
+		body += "&client_id=" + t.ProbeClient
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.Upstream.String()+at, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.GetBody = nil
+	req.Host = t.Hosts[0]
+	t.forwarded(req, "", t.Scheme)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	o, _ := exchange(t.transport, req, flow.Token)
+	if rule := classify(t.rules, o); rule != nil {
+		if o.err != nil {
+			return fmt.Errorf("the probe failed: %s: %w", rule.Name, o.err)
+		}
+		return fmt.Errorf("the probe failed: %s (status %d)", rule.Name, o.status)
+	}
+	if o.err != nil {
+		return errors.Join(errors.New("the probe failed"), o.err)
+	}
+	return nil
+}
