@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 
@@ -61,7 +62,7 @@ func ParseObject(b []byte) (Object, error) {
 	if t, err := d.ReadToken(); err != nil || t.Kind() != '}' {
 		return nil, fmt.Errorf("%w: it does not end as one", ErrObject)
 	}
-	if d.PeekKind() != 0 {
+	if _, err := d.ReadToken(); err != io.EOF {
 		return nil, fmt.Errorf("%w: something follows it", ErrObject)
 	}
 	return o, nil
