@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
+	"runtime"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // Stored values begin with a tag byte: versioned values carry their version so that the merge needs no read.
@@ -22,57 +25,146 @@ const (
 	tagVersioned = 'v' // tagVersioned || version (8 bytes, big endian) || value
 )
 
-// claimSpace is the key space that Claim keeps for itself; no other key begins with this byte.
-const claimSpace = 0xff
-
-// DB is a KV on one directory.
+// DB is a KV on one directory. One goroutine of its own syncs and sweeps until Close.
 type DB struct {
 	p      *pebble.DB
+	fence  *fence
 	failed atomic.Pointer[error]
+	now    func() time.Time
 
-	claims sync.Mutex // held while one claim is read and written
+	claims claims
+	dirty  chan struct{} // holds one: something was written since the last sync
+	stop   context.CancelFunc
+	done   chan struct{} // closed when the goroutine has ended
 }
 
 // Options of a DB; zero values are defaults.
 type Options struct {
 	// CacheBytes bounds the block cache; 0: 64 MiB.
 	CacheBytes int64
+	// Now is the clock that claims end by; nil: time.Now.
+	Now func() time.Time
+
+	fs vfs.FS // nil: the disk
 }
+
+// What is wrong with a directory that does not open; errors of Open wrap them and say what an operator can do.
+var (
+	ErrInUse   = errors.New("the store is in use")
+	ErrFull    = errors.New("the disk is full")
+	ErrDamaged = errors.New("the store is damaged")
+)
 
 // Open opens or creates the database in dir, which no other process may have open.
 func Open(dir string, o Options) (*DB, error) {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the store's directory: %w", err)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.fs == nil {
+		o.fs = vfs.Default
+	}
+	d := &DB{now: o.Now, dirty: make(chan struct{}, 1), done: make(chan struct{})}
+	d.fence = newFence(o.fs, func(err error) { d.setFailed(err) })
+	if err := o.fs.MkdirAll(dir, 0o700); err != nil {
+		return nil, explain(dir, err)
 	}
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
-	d := &DB{}
-	opts := &pebble.Options{
-		Cache:        cache,
-		MemTableSize: 64 << 20,
-		Merger:       &pebble.Merger{Name: "understudy.greatest.1", Merge: newGreatest},
-		Logger:       quiet{},
-		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { d.fail(err) },
-			DataCorruption:  func(i pebble.DataCorruptionInfo) { d.fail(fmt.Errorf("corrupt table %s", i.Path)) },
-		},
+	var err error
+	// In a goroutine of its own, because that is all that a fatal complaint of Pebble may end.
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		d.p, err = pebble.Open(dir, d.pebble(cache))
+	}()
+	<-opened
+	if err == nil && d.p == nil {
+		err = d.Failed()
 	}
-	for i := range opts.Levels {
-		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-	}
-	p, err := pebble.Open(dir, opts)
 	if err != nil {
-		return nil, fmt.Errorf("open the store in %s: %w", dir, err)
+		_ = d.fence.abandon()
+		return nil, explain(dir, err)
 	}
-	d.p = p
+	d.fence.armed.Store(true)
+	ctx, cancel := context.WithCancel(context.Background())
+	d.stop = cancel
+	go d.run(ctx)
 	return d, nil
 }
 
-// Close flushes and closes. Every other method must have returned.
-func (d *DB) Close() error { return d.p.Close() }
+// pebble returns Pebble's options. Its file format is pinned: an older program of ours must not find a newer one.
+func (d *DB) pebble(cache *pebble.Cache) *pebble.Options {
+	opts := &pebble.Options{
+		FS:    d.fence,
+		Cache: cache,
+		// Checksums in table footers, and log records that tell a damaged log from one that ends in a torn write.
+		FormatMajorVersion: pebble.FormatTableFormatV6,
+		MemTableSize:       64 << 20,
+		Merger:             &pebble.Merger{Name: "understudy.greatest.1", Merge: newGreatest},
+		Logger:             quiet{d},
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { d.fail(err) },
+			DataCorruption:  func(i pebble.DataCorruptionInfo) { d.fail(fmt.Errorf("%w: table %s", ErrDamaged, i.Path)) },
+		},
+		// None once the store has failed: Pebble would try the same one again at once.
+		CompactionConcurrencyRange: func() (int, int) {
+			if d.Failed() != nil {
+				return 0, 0
+			}
+			return 1, 2
+		},
+	}
+	// What is stored is sealed and does not compress.
+	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	for i := range opts.Levels {
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return opts
+}
+
+// explain says what an operator can do about a directory that does not open.
+func explain(dir string, err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("open the store in %s: %w: make room and start again: %w", dir, ErrFull, err)
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EACCES) && strings.Contains(err.Error(), "LOCK"),
+		strings.Contains(err.Error(), "lock held"):
+		return fmt.Errorf("open the store in %s: %w: another process has it open, end that one first: %w", dir, ErrInUse, err)
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("open the store in %s: this user must be able to write there: %w", dir, err)
+	case pebble.IsCorruptionError(err), errors.Is(err, ErrDamaged), errors.Is(err, os.ErrNotExist), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("open the store in %s: %w: check the disk; put back a copy of the whole directory, or move it away and start with an empty one"+
+			" (sign-ins are learned again as users come; repeat the revocations that only this node knew): %w", dir, ErrDamaged, err)
+	}
+	return fmt.Errorf("open the store in %s: %w", dir, err)
+}
+
+// Close syncs and closes. Every other method must have returned. A store that has failed is left as a crash would leave
+// it, and Close returns why it failed.
+func (d *DB) Close() error {
+	d.stop()
+	<-d.done
+	if err := d.Failed(); err != nil {
+		return errors.Join(err, d.fence.abandon())
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- errors.Join(d.p.LogData(nil, pebble.Sync), d.p.Close()) }()
+	select {
+	case err := <-closed:
+		if err == nil {
+			err = d.Failed()
+		}
+		if err != nil {
+			return fmt.Errorf("close the store: %w", err)
+		}
+		return nil
+	case <-d.fence.frozen:
+		return errors.Join(d.Failed(), d.fence.abandon())
+	}
+}
 
 // Failed is nil while the store can be trusted, else an error that wraps ErrFailed.
 func (d *DB) Failed() error {
@@ -82,9 +174,19 @@ func (d *DB) Failed() error {
 	return nil
 }
 
-func (d *DB) fail(cause error) error {
+// setFailed keeps the first cause.
+func (d *DB) setFailed(cause error) error {
 	err := fmt.Errorf("%w: %w", ErrFailed, cause)
 	d.failed.CompareAndSwap(nil, &err)
+	return err
+}
+
+// fail ends all writing.
+func (d *DB) fail(cause error) error {
+	err := d.setFailed(cause)
+	if d.fence.armed.Load() {
+		d.fence.freeze(cause)
+	}
 	return err
 }
 
@@ -97,20 +199,20 @@ func (d *DB) Get(key []byte) (Entry, error) {
 	if err != nil {
 		return Entry{}, d.fail(fmt.Errorf("read: %w", err))
 	}
-	e, err := decode(v)
+	defer c.Close()
+	e, err := d.decode(v)
 	e.Value = bytes.Clone(e.Value)
-	c.Close()
 	return e, err
 }
 
-func decode(v []byte) (Entry, error) {
+func (d *DB) decode(v []byte) (Entry, error) {
 	switch {
 	case len(v) >= 1 && v[0] == tagPut:
 		return Entry{Value: v[1:]}, nil
 	case len(v) >= 9 && v[0] == tagVersioned:
 		return Entry{Version: binary.BigEndian.Uint64(v[1:]), Value: v[9:]}, nil
 	}
-	return Entry{}, fmt.Errorf("%w: a value of %d bytes without a known tag", ErrFailed, len(v))
+	return Entry{}, d.fail(fmt.Errorf("%w: a value of %d bytes without a known tag", ErrDamaged, len(v)))
 }
 
 // Apply implements KV.
@@ -124,25 +226,34 @@ func (d *DB) Apply(ctx context.Context, b *Batch, dur Durability) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	pb := d.p.NewBatch()
-	defer pb.Close()
-	var buf []byte
+	size := 0
+	for _, o := range b.ops {
+		size += len(o.key) + len(o.value) + 32
+	}
+	pb := d.p.NewBatchWithSize(size)
 	for _, o := range b.ops {
 		var err error
 		switch o.kind {
 		case opPut:
-			buf = append(append(buf[:0], tagPut), o.value...)
-			err = pb.Set(o.key, buf, nil)
+			op := pb.SetDeferred(len(o.key), 1+len(o.value))
+			copy(op.Key, o.key)
+			op.Value[0] = tagPut
+			copy(op.Value[1:], o.value)
+			err = op.Finish()
 		case opRaise:
-			buf = binary.BigEndian.AppendUint64(append(buf[:0], tagVersioned), o.version)
-			buf = append(buf, o.value...)
-			err = pb.Merge(o.key, buf, nil)
+			op := pb.MergeDeferred(len(o.key), 9+len(o.value))
+			copy(op.Key, o.key)
+			op.Value[0] = tagVersioned
+			binary.BigEndian.PutUint64(op.Value[1:], o.version)
+			copy(op.Value[9:], o.value)
+			err = op.Finish()
 		case opDelete:
 			err = pb.Delete(o.key, nil)
 		case opDropRange:
 			err = pb.DeleteRange(o.key, o.value, nil)
 		}
 		if err != nil {
+			_ = pb.Close()
 			return fmt.Errorf("build a batch: %w", err)
 		}
 	}
@@ -150,30 +261,38 @@ func (d *DB) Apply(ctx context.Context, b *Batch, dur Durability) error {
 	if dur == Durable {
 		w = pebble.Sync
 	}
-	if err := pb.Commit(w); err != nil {
-		return d.fail(fmt.Errorf("commit: %w", err))
+	// In a goroutine of its own, because a commit waits for ever where the tables can't be flushed any more.
+	committed := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				committed <- d.fail(fmt.Errorf("commit: %v", p))
+			}
+		}()
+		err := pb.Commit(w)
+		if err == nil {
+			err = pb.Close()
+		}
+		committed <- err
+	}()
+	select {
+	case err := <-committed:
+		if err != nil {
+			return d.fail(fmt.Errorf("commit: %w", err))
+		}
+	case <-d.fence.frozen:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// Behind the fence a commit "succeeds" whose log could not be written; the store has failed before that.
+	if err := d.Failed(); err != nil {
+		return err
+	}
+	select {
+	case d.dirty <- struct{}{}:
+	default:
 	}
 	return nil
-}
-
-// Claim implements KV.
-func (d *DB) Claim(ctx context.Context, key []byte, until time.Time) (bool, error) {
-	k := append([]byte{claimSpace}, key...)
-	d.claims.Lock()
-	defer d.claims.Unlock()
-	e, err := d.Get(k)
-	switch {
-	case err == nil && int64(e.Version) > time.Now().UnixNano():
-		return false, nil
-	case err != nil && !errors.Is(err, ErrNotFound):
-		return false, err
-	}
-	var b Batch
-	b.Raise(k, uint64(until.UnixNano()), nil)
-	if err := d.Apply(ctx, &b, Durable); err != nil {
-		return false, err
-	}
-	return true, nil
 }
 
 // Scan implements KV.
@@ -191,7 +310,7 @@ func (d *DB) Scan(ctx context.Context, from, to []byte, f func([]byte, Entry) er
 		if err != nil {
 			return d.fail(fmt.Errorf("scan: %w", err))
 		}
-		e, err := decode(v)
+		e, err := d.decode(v)
 		if err != nil {
 			return err
 		}
@@ -224,11 +343,14 @@ func (g *greatest) MergeOlder(v []byte) error { return g.MergeNewer(v) }
 func (g *greatest) Finish(bool) ([]byte, io.Closer, error) { return g.best, nil, nil }
 
 // quiet drops Pebble's own lines; what matters arrives as events and errors.
-type quiet struct{}
+type quiet struct{ d *DB }
 
 func (quiet) Infof(string, ...any)  {}
 func (quiet) Errorf(string, ...any) {}
 
-// Fatalf must not return by Pebble's contract: a store in an unknown state ends the process, and the next start
-// recovers from the log.
-func (quiet) Fatalf(f string, a ...any) { panic(fmt.Sprintf("store: "+f, a...)) }
+// Fatalf must not return by Pebble's contract, and must not end the process by ours: it ends the goroutine. Behind the
+// fence no failed write comes here; what is left is the opening of a directory, and Pebble's complaints about itself.
+func (q quiet) Fatalf(f string, a ...any) {
+	q.d.fail(fmt.Errorf(f, a...))
+	runtime.Goexit()
+}
