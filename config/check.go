@@ -20,8 +20,15 @@ func (t *Tenant) defaults() {
 	orElse(&h.DeadlineMax, max(5*time.Second, h.DeadlineMin))
 	orElse(&h.ProbeServing, 5*time.Second)
 	orElse(&h.ProbeAway, 500*time.Millisecond)
+	orElse(&h.ProbeDeadline, 2*time.Second)
 	orElse(&h.Grants, 3)
-	orElse(&h.RampStep, 3*time.Second)
+	orElse(&h.Requesters, 3)
+	orElse(&h.Window, time.Minute)
+	orElse(&h.GoodProbes, 3)
+	orElse(&h.RampStep, 3500*time.Millisecond)
+	orElse(&h.RefusedShare, 20)
+	orElse(&h.HaltWindow, 30*time.Second)
+	orElse(&h.MaxAbsence, time.Hour)
 	if len(h.Ramp) == 0 {
 		h.Ramp = []int{10, 25, 50, 100}
 	}
@@ -155,6 +162,12 @@ func (k *checker) backup(c *Config) {
 	}
 	if b.Listen != "" {
 		k.address("backup.listen", b.Listen)
+	}
+	if b.Listen != "" && (len(b.AllowedNames) == 0 || slices.Contains(b.AllowedNames, "")) {
+		k.bad("backup.allowed_names", "list the names in the gateways' certificates: otherwise every certificate of the authority would be a gateway's")
+	}
+	if b.SpoolMaxBytes < 1<<20 {
+		k.bad("backup.spool_max_bytes", "it must be 1048576 or more; leave it out for 256 MiB")
 	}
 	if b.URL != "" {
 		if u := k.url("backup.url", b.URL); u != nil && u.Scheme != "https" {
@@ -305,7 +318,8 @@ func (k *checker) health(h *Health, at string) {
 	}{
 		{"deadline_min", h.DeadlineMin, 10 * time.Millisecond}, {"deadline_max", h.DeadlineMax, 10 * time.Millisecond},
 		{"probe_serving", h.ProbeServing, 100 * time.Millisecond}, {"probe_away", h.ProbeAway, 100 * time.Millisecond},
-		{"ramp_step", h.RampStep, 10 * time.Millisecond},
+		{"ramp_step", h.RampStep, 10 * time.Millisecond}, {"probe_deadline", h.ProbeDeadline, 50 * time.Millisecond},
+		{"window", h.Window, time.Second}, {"halt_window", h.HaltWindow, 10 * time.Millisecond}, {"max_absence", h.MaxAbsence, time.Second},
 	} {
 		if d.v < d.min {
 			k.bad(at+"."+d.key, "it must be %s or more", d.min)
@@ -316,6 +330,15 @@ func (k *checker) health(h *Health, at string) {
 	}
 	if h.Grants < 3 {
 		k.bad(at+".grants", "it must be 3 or more: fewer clients must not be able to take the primary out of service")
+	}
+	if h.Requesters < 2 {
+		k.bad(at+".requesters", "it must be 2 or more: one requester must not be able to take the primary out of service")
+	}
+	if h.GoodProbes < 1 {
+		k.bad(at+".good_probes", "it must be 1 or more")
+	}
+	if h.RefusedShare < 1 || h.RefusedShare > 100 {
+		k.bad(at+".refused_share", "it must be from 1 to 100")
 	}
 	last := 0
 	for _, p := range h.Ramp {

@@ -124,6 +124,14 @@ type Backup struct {
 	// URL of the backup, for example `https://backup.example.net:7443` (role `gateway`).
 	URL string `yaml:"url"`
 
+	// DNS names or URIs (SPIFFE IDs) of which a gateway's certificate must carry one. Required with `listen`: another
+	// certificate of the same authority is no gateway.
+	AllowedNames []string `yaml:"allowed_names"`
+
+	// Bytes that may wait on the gateway's disk while the backup does not answer (role `gateway`). The oldest of what was
+	// learned goes first, marks never. Default: 268435456.
+	SpoolMaxBytes int64 `yaml:"spool_max_bytes"`
+
 	// This side's certificate and key, and the authority that vouches for the other side. Required with `listen` or `url`.
 	TLS MutualTLS `yaml:"tls"`
 }
@@ -217,12 +225,37 @@ type Health struct {
 	// Time between probes while it does not. Default: 500ms.
 	ProbeAway time.Duration `yaml:"probe_away"`
 
+	// When a probe has failed. Default: 2s.
+	ProbeDeadline time.Duration `yaml:"probe_deadline"`
+
+	// The client_id that probes name, for a primary that answers a nameless probe in a way that is no answer. A client made for
+	// it and of no use otherwise. Default: none.
+	ProbeClient string `yaml:"probe_client"`
+
 	// How many distinct grants must fail before the breaker opens without a failed probe; at least 3. Default: 3.
 	Grants int `yaml:"grants"`
+
+	// How many distinct requesters these must come from; at least 2. Default: 3.
+	Requesters int `yaml:"requesters"`
+
+	// How long a failure counts. Default: 1m.
+	Window time.Duration `yaml:"window"`
+
+	// How many probes in a row must be good before traffic returns. Default: 3.
+	GoodProbes int `yaml:"good_probes"`
 
 	// Shares of traffic, in percent, that go back to the primary step by step; rising, the last is 100. Default: 10, 25, 50, 100.
 	Ramp []int `yaml:"ramp"`
 
-	// How long a step lasts. Default: 3s.
+	// How long a step lasts. Default: 3.5s.
 	RampStep time.Duration `yaml:"ramp_step"`
+
+	// Share of returning sessions, in percent, whose refusal by the primary halts the ramp. Default: 20.
+	RefusedShare int `yaml:"refused_share"`
+
+	// How long there must be no such refusal for a halted ramp to go on by itself. Default: 30s.
+	HaltWindow time.Duration `yaml:"halt_window"`
+
+	// How long this process may have been away for the time at which it last saw the primary serve to be believed. Default: 1h.
+	MaxAbsence time.Duration `yaml:"max_absence"`
 }

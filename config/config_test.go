@@ -21,7 +21,7 @@ health_path: /up
 admin: {listen: "127.0.0.1:9443", tls: {cert_file: /c, key_file: /k}, token_file: /t}
 audit: {dir: /var/log/understudy, keep_days: 7, max_file_bytes: 1_000_000}
 log: {level: debug, format: json}
-backup: {listen: "10.0.0.1:7443", tls: {cert_file: /c, key_file: /k, ca_file: /ca}}
+backup: {listen: "10.0.0.1:7443", allowed_names: [gateway.internal], tls: {cert_file: /c, key_file: /k, ca_file: /ca}}
 tenants:
   - name: staff
     hosts: [login.example.com, "login.internal:8443"]
@@ -156,6 +156,7 @@ func TestWrongFiles(t *testing.T) {
 		{"an issuer elsewhere", ok + tenant + "  issuers: [\"https://evil.example/\"]\n", "none of the tenant's: add that to hosts"},
 		{"everybody is trusted", ok + tenant + "  trusted_proxies: [0.0.0.0/0]\n", "this trusts everybody"},
 		{"two clients open the breaker", ok + tenant + "  health: {grants: 2}\n", "it must be 3 or more"},
+		{"one requester opens the breaker", ok + tenant + "  health: {requesters: 1}\n", "it must be 2 or more"},
 		{"a ramp that ends early", ok + tenant + "  health: {ramp: [10, 50]}\n", "end with 100"},
 		{"deadlines swapped", ok + tenant + "  health: {deadline_min: 6s, deadline_max: 1s}\n", "swap them"},
 		{"more than all", ok + tenant + "  shadow_percent: 101\n", "from 0 to 100"},
@@ -163,6 +164,7 @@ func TestWrongFiles(t *testing.T) {
 		{"a gateway without a backup", ok + tenant + "role: gateway\n", "needs to know where the backup is"},
 		{"gateway and backup unencrypted", ok + tenant + "role: gateway\nbackup: {url: \"http://x\", tls: {cert_file: a, key_file: b, ca_file: c}}\n", "must begin with https://"},
 		{"gateway and backup without names", ok + tenant + "role: gateway\nbackup: {url: \"https://x\"}\n", "must know each other"},
+		{"every certificate a gateway's", ok + tenant + "backup: {listen: \":7443\", tls: {cert_file: a, key_file: b, ca_file: c}}\n", "list the names in the gateways' certificates"},
 		{"a backup that nobody reaches", "role: backup\n", "role backup needs an address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

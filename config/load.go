@@ -120,6 +120,7 @@ func (c *Config) Defaults() {
 	text(&c.Audit.Dir, filepath.Join(c.DataDir, "audit"))
 	orElse(&c.Audit.KeepDays, 30)
 	orElse(&c.Audit.MaxFileBytes, 256<<20)
+	orElse(&c.Backup.SpoolMaxBytes, 256<<20)
 	text(&c.Log.Level, "info")
 	text(&c.Log.Format, "text")
 	for i := range c.Tenants {
