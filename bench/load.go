@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// wire is one HTTP/1.1 connection without anything that could repeat a request.
+type wire struct {
+	c net.Conn
+	r *bufio.Reader
+}
+
+func dial(ctx context.Context, addr string) (*wire, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &wire{c, bufio.NewReaderSize(c, 16<<10)}, nil
+}
+
+var asPost = &http.Request{Method: http.MethodPost}
+
+// do sends a request as it is and reads the whole reply, within a minute.
+func (w *wire) do(request []byte) (status int, body []byte, err error) {
+	w.c.SetDeadline(time.Now().Add(time.Minute))
+	if _, err := w.c.Write(request); err != nil {
+		return 0, nil, err
+	}
+	resp, err := http.ReadResponse(w.r, asPost)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	if n := resp.ContentLength; n >= 0 && n < 1<<20 {
+		body = make([]byte, n)
+		_, err = io.ReadFull(resp.Body, body)
+	} else {
+		body, err = io.ReadAll(resp.Body)
+	}
+	if err == nil && resp.Close {
+		err = errClosing
+	}
+	return resp.StatusCode, body, err
+}
+
+var errClosing = errors.New("the server closes the connection")
+
+// call is one request, and what must be true of its reply.
+type call struct {
+	request []byte
+	check   func(status int, body []byte) error
+}
+
+// load is a closed loop: each connection sends its next request when the reply to the one before has been checked.
+type load struct {
+	addr  string
+	conns int
+	// next returns a connection's next call, nil at the end.
+	next func(conn int) *call
+}
+
+// run loads for d, or to the end of all calls where d is 0. It ends at the first reply that is not right.
+func (l load) run(ctx context.Context, d time.Duration) (done int, took []time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var mu sync.Mutex // guards done, took and err
+	end := time.Now().Add(d)
+	for i := range l.conns {
+		wg.Go(func() {
+			ds, e := l.worker(ctx, i, d, end)
+			mu.Lock()
+			defer mu.Unlock()
+			done += len(ds)
+			took = append(took, ds...)
+			if e != nil && err == nil {
+				err = e
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	return done, took, errors.Join(err, ctx.Err())
+}
+
+func (l load) worker(ctx context.Context, i int, d time.Duration, end time.Time) (took []time.Duration, err error) {
+	w, err := dial(ctx, l.addr)
+	if err != nil {
+		return nil, err
+	}
+	defer w.c.Close()
+	for ctx.Err() == nil && (d == 0 || time.Now().Before(end)) {
+		c := l.next(i)
+		if c == nil {
+			break
+		}
+		began := time.Now()
+		status, body, err := w.do(c.request)
+		if err != nil {
+			return took, fmt.Errorf("request %d of connection %d: %w", len(took), i, err)
+		}
+		took = append(took, time.Since(began))
+		if err := c.check(status, body); err != nil {
+			return took, fmt.Errorf("request %d of connection %d: %w", len(took), i, err)
+		}
+	}
+	return took, nil
+}
+
+// text is the value of a member of a compact JSON object, where it is a string without escapes.
+func text(body []byte, name string) string {
+	_, rest, ok := bytes.Cut(body, []byte(`"`+name+`":"`))
+	if !ok {
+		return ""
+	}
+	v, _, _ := bytes.Cut(rest, []byte{'"'})
+	return string(v)
+}
+
+// keyOf is the kid in the header of a JWT, "" where there is none.
+func keyOf(jwt string) string {
+	head, _, _ := strings.Cut(jwt, ".")
+	b, err := base64.RawURLEncoding.DecodeString(head)
+	if err != nil {
+		return ""
+	}
+	return text(bytes.ReplaceAll(b, []byte(`" : "`), []byte(`":"`)), "kid")
+}
+
+func post(host, path, auth, headers, form string) []byte {
+	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: %s\r\nContent-Type: application/x-www-form-urlencoded\r\n%sContent-Length: %d\r\n\r\n%s",
+		path, host, auth, headers, len(form), form)
+}
+
+func get(host, path string) []byte {
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n\r\n", path, host)
+}

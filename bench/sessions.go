@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// sessions are signed-in sessions of one confidential client (client_secret_basic), each with the refresh token that it
+// holds. Each belongs to one connection, so that no token is used twice at a time.
+type sessions struct {
+	addr, host string // where to send, and the host name to name
+	path       string // of the token endpoint
+	tokens     []string
+	turn       []int // of each connection
+	keys       *jose.JSONWebKeySet
+	replies    atomic.Int64
+}
+
+// check says what a token reply must be.
+type check struct {
+	status int
+	kid    string // prefix of the ID token's kid; "!bk-": any other
+	adopt  bool   // the session goes on with the refresh token of the reply
+}
+
+var (
+	byBackup  = check{status: 200, kid: "bk-"}
+	byPrimary = check{status: 200, kid: "!bk-", adopt: true}
+)
+
+// of says what is wrong with a reply.
+func (c check) of(s *sessions, status int, body []byte) error {
+	if status != c.status {
+		return fmt.Errorf("status %d, not %d: %.200s", status, c.status, body)
+	}
+	id := text(body, "id_token")
+	if id == "" {
+		return errors.New("no id_token in the reply")
+	}
+	kid := keyOf(id)
+	if not, ok := strings.CutPrefix(c.kid, "!"); kid == "" || ok && strings.HasPrefix(kid, not) || !ok && !strings.HasPrefix(kid, c.kid) {
+		return fmt.Errorf("the ID token is signed with the key %q, not with %q", kid, c.kid)
+	}
+	// Every signature would cost the machine more than it serves: the first and every 256th are verified.
+	if s.keys != nil && s.replies.Add(1)%256 == 1 {
+		for _, name := range []string{"id_token", "access_token"} {
+			if err := verified(text(body, name), s.keys); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func verified(token string, set *jose.JSONWebKeySet) error {
+	j, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256, jose.ES256})
+	if err != nil {
+		return err
+	}
+	for _, k := range set.Key(keyOf(token)) {
+		if _, err := j.Verify(k.Key); err == nil {
+			return nil
+		}
+	}
+	return errors.New("no published key verifies it")
+}
+
+// signIn makes n sessions at the bench's own primary, through addr, and refreshes every second one: real populations
+// hold both kinds.
+func signIn(ctx context.Context, addr, host string, n, conns int) (*sessions, error) {
+	s := &sessions{addr: addr, host: host, path: tokenPath, tokens: make([]string, n), turn: make([]int, conns)}
+	next := make([]int, conns)
+	l := load{addr: addr, conns: conns, next: func(w int) *call {
+		i := w + next[w]*conns
+		next[w]++
+		if i >= n {
+			return nil
+		}
+		return &call{post(host, s.path, basic, "", fmt.Sprintf("grant_type=authorization_code&code=%d&redirect_uri=x", i)), func(status int, body []byte) error {
+			s.tokens[i] = text(body, "refresh_token")
+			return byPrimary.of(s, status, body)
+		}}
+	}}
+	if _, _, err := l.run(ctx, 0); err != nil {
+		return nil, fmt.Errorf("sign in: %w", err)
+	}
+	for w := range next {
+		next[w] = 0
+	}
+	l.next = func(w int) *call {
+		i := w + 2*next[w]*conns
+		next[w]++
+		if i >= n {
+			return nil
+		}
+		return s.refresh(i, byPrimary, "")
+	}
+	if _, _, err := l.run(ctx, 0); err != nil {
+		return nil, fmt.Errorf("first refresh: %w", err)
+	}
+	return s, nil
+}
+
+// refresh is a refresh grant of one session.
+func (s *sessions) refresh(i int, want check, headers string) *call {
+	form := "grant_type=refresh_token&refresh_token=" + url.QueryEscape(s.tokens[i])
+	return &call{post(s.host, s.path, basic, headers, form), func(status int, body []byte) error {
+		if want.adopt {
+			s.tokens[i] = or(text(body, "refresh_token"), s.tokens[i])
+		}
+		return want.of(s, status, body)
+	}}
+}
+
+// load refreshes the sessions in turn.
+func (s *sessions) load(want check, headers string) load {
+	return load{addr: s.addr, conns: len(s.turn), next: func(w int) *call {
+		i := w + s.turn[w]*len(s.turn)
+		if s.turn[w]++; i >= len(s.tokens) {
+			i, s.turn[w] = w, 1
+		}
+		return s.refresh(i, want, headers)
+	}}
+}
+
+// once refreshes every session once, which shows that each is there.
+func (s *sessions) once(ctx context.Context, want check) error {
+	clear(s.turn)
+	l := s.load(want, "")
+	next := l.next
+	l.next = func(w int) *call {
+		if w+s.turn[w]*len(s.turn) >= len(s.tokens) {
+			return nil
+		}
+		return next(w)
+	}
+	_, _, err := l.run(ctx, 0)
+	return err
+}
+
+// keySet fetches the key set that clients see.
+func (s *sessions) keySet(ctx context.Context, path string) error {
+	w, err := dial(ctx, s.addr)
+	if err != nil {
+		return err
+	}
+	defer w.c.Close()
+	status, body, err := w.do(get(s.host, path))
+	if err != nil || status != 200 {
+		return fmt.Errorf("fetch the key set: status %d, %w", status, err)
+	}
+	set := new(jose.JSONWebKeySet)
+	if err := decode(body, set); err != nil {
+		return fmt.Errorf("read the key set: %w", err)
+	}
+	s.keys = set
+	return nil
+}
+
+// sample is one round of load on one server.
+type sample struct {
+	n    int
+	cpu  float64 // µs of the server's CPU a request, all its threads
+	rate float64 // requests a second of wall time
+	took []time.Duration
+}
+
+// measure loads for d and reads the CPU time of the servers; settle says how long to wait at most for what goes on
+// behind the replies.
+func measure(ctx context.Context, l load, d, settle time.Duration, pids ...int) (sample, error) {
+	before, err := cpuOf(pids...)
+	if err != nil {
+		return sample{}, err
+	}
+	began := time.Now()
+	n, took, err := l.run(ctx, d)
+	wall := time.Since(began)
+	if err != nil {
+		return sample{}, err
+	}
+	for _, pid := range pids {
+		if settle > 0 {
+			if err := quiet(pid, settle); err != nil {
+				return sample{}, err
+			}
+		}
+	}
+	after, err := cpuOf(pids...)
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{n, micros(after-before, n), float64(n) / wall.Seconds(), took}, nil
+}
+
+func cpus(ss []sample) (v []float64) {
+	for _, s := range ss {
+		v = append(v, s.cpu)
+	}
+	return v
+}
+
+func rates(ss []sample) (v []float64) {
+	for _, s := range ss {
+		v = append(v, s.rate)
+	}
+	return v
+}
+
+func all(ss []sample) (ds []time.Duration) {
+	for _, s := range ss {
+		ds = append(ds, s.took...)
+	}
+	return ds
+}
