@@ -1,32 +1,25 @@
-// Package serve wires one process together: the gateway, the backup and the embedded store.
+// Package serve wires one process together: the gateway, the backup, the embedded store and the admin API.
 //
-// It owns the order in which parts start and end. It refuses to decide anything: configuration comes resolved.
+// It owns the order in which parts start and end, and what becomes of the process where a part does not open: sign-ins
+// pass through, the backup does not play, and status says why. It refuses to decide anything else: configuration comes
+// resolved.
 package serve
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
-	"path/filepath"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"understudy/audit"
-	"understudy/backup"
 	"understudy/flow"
 	"understudy/flow/oauth"
 	"understudy/gateway"
-	"understudy/keys"
-	"understudy/policy"
-	"understudy/session"
 	"understudy/store"
 )
 
@@ -38,14 +31,33 @@ func Flows() []flow.Flow {
 	}
 }
 
-// Options of a process.
+// Options of a process. Only Listen or Listeners, Tenants, DataDir and Log must be given.
 type Options struct {
-	Listen     string
+	Listen     string     // one plain listener, beside Listeners
+	Listeners  []Listener // may be empty with the role "backup"
+	HealthPath string     // "": the gateway's default
 	Tenants    []*gateway.Tenant
 	DataDir    string
-	SealingKey []byte // 32 bytes or more, from outside the data directory
-	Log        *slog.Logger
-	Hooks      Hooks
+
+	SealingKey           []byte // 32 bytes or more, from outside the data directory; nil: SealingKeyFile
+	SealingKeyFile       string // "": beside the data directory; made where there is none and nothing is sealed yet
+	KeyEncryptionKeyFile string // "": derived from the sealing key
+
+	Role   string // "all" ("" too), "gateway" or "backup"
+	Remote Remote // between gateway and backup where they are separate processes
+	Admin  Admin
+	Audit  Audit
+
+	Log   *slog.Logger
+	Hooks Hooks
+
+	// Settings shows the configuration in force; nil: there is nothing to show.
+	Settings func() (map[string]any, error)
+	// Reload resolves the configuration anew, on SIGHUP; nil: SIGHUP changes nothing.
+	Reload func() (Options, error)
+
+	// print tells tenants that have not changed; "" never equals.
+	print string
 }
 
 // Hooks change parts of a running process, for the demo's breaks. Nil members change nothing.
@@ -54,87 +66,117 @@ type Hooks struct {
 	Backup func(gateway.Backup) gateway.Backup
 }
 
-// SealingKey reads the deployment's sealing key, or makes it beside the data directory, where a copy of that does not
-// have it.
-func SealingKey(dataDir string) ([]byte, error) {
-	path := filepath.Clean(dataDir) + ".key"
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		b = make([]byte, 32)
-		rand.Read(b)
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("make the sealing key: %w", err)
-		}
-		if _, err := f.Write(b); err != nil {
-			return nil, fmt.Errorf("write the sealing key: %w", err)
-		}
-		return b, errors.Join(f.Sync(), f.Close())
+// Admin is the admin API over TCP; the unix socket in the data directory is always there. The zero value has none.
+type Admin struct {
+	Listen, CertFile, KeyFile string
+	TokenFile                 string
+}
+
+// Audit is the sign-in log; zero values are defaults.
+type Audit struct {
+	Dir          string // "": "audit" in the data directory
+	KeepDays     int
+	MaxFileBytes int64
+}
+
+func (o *Options) listeners() []Listener {
+	out := o.Listeners
+	if o.Listen != "" {
+		out = append([]Listener{{Address: o.Listen}}, out...)
 	}
-	return b, err
+	return out
 }
 
 // Run serves until ctx ends.
 func Run(ctx context.Context, o Options) error {
-	seal, err := session.NewSealer(o.SealingKey)
+	p, err := start(o)
 	if err != nil {
 		return err
 	}
-	db, err := store.Open(filepath.Join(o.DataDir, "store"), store.Options{})
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	kek, err := hkdf.Key(sha256.New, o.SealingKey, nil, "understudy 1 key encryption", 32)
-	if err != nil {
-		return err
-	}
-	ring, err := keys.Open(filepath.Join(o.DataDir, "keys"), kek, time.Now)
-	if err != nil {
-		return err
-	}
-	signins, err := audit.Open(filepath.Join(o.DataDir, "audit"))
-	if err != nil {
-		return err
-	}
-	defer signins.Close()
-	var kv store.KV = db
-	if o.Hooks.KV != nil {
-		kv = o.Hooks.KV(kv)
-	}
-	svc := &backup.Service{
-		Sessions: &session.Store{KV: kv, Seal: seal}, Keys: ring, Flows: Flows(), Policy: policy.PermitAll,
-		Audit: signins, Log: o.Log, Now: time.Now,
-	}
-	var b gateway.Backup = svc
-	if o.Hooks.Backup != nil {
-		b = o.Hooks.Backup(b)
-	}
-	g, err := gateway.New(gateway.Config{
-		Tenants: o.Tenants, Flows: Flows(), Backup: b, Seal: seal, DataDir: o.DataDir, Log: o.Log, Now: time.Now,
-	})
-	if err != nil {
-		return err
-	}
-	ln, err := net.Listen("tcp", o.Listen)
-	if err != nil {
-		return err
-	}
-	srv := &http.Server{Handler: g, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 128 << 10, IdleTimeout: 2 * time.Minute}
+	defer p.close()
 	eg, ctx := errgroup.WithContext(ctx)
-	eg.Go(func() error { return g.Run(ctx) })
-	eg.Go(func() error {
-		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	p.background(ctx, eg)
+	err = eg.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// hangups reloads on every SIGHUP until ctx ends.
+func (p *process) hangups(ctx context.Context) error {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	defer signal.Stop(c)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c:
+		}
+		if p.o.Reload == nil {
+			p.o.Log.Info("SIGHUP changes nothing: there is no configuration file to read again")
+			continue
+		}
+		began := time.Now()
+		if err := p.reload(); err != nil {
+			p.o.Log.Error("the new configuration is not taken; the old one stays in force", "error", err)
+			p.reloads.failed(err)
+			continue
+		}
+		p.reloads.done()
+		p.o.Log.Info("the new configuration is in force", "took", time.Since(began).Round(time.Millisecond))
+	}
+}
+
+// reload puts a new configuration in force, or changes nothing.
+func (p *process) reload() error {
+	n, err := p.o.Reload()
+	if err != nil {
+		return err
+	}
+	if err := p.o.fixed(&n); err != nil {
+		return err
+	}
+	var g *gateway.Gateway
+	if p.front != nil && (n.print == "" || n.print != p.o.print) {
+		p.remember(n.Tenants)
+		if g, err = p.newGateway(&n); err != nil {
 			return err
 		}
-		return nil
-	})
-	eg.Go(func() error {
-		<-ctx.Done()
-		c, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		return srv.Shutdown(c)
-	})
-	o.Log.Info("serving", "listen", ln.Addr().String())
-	return eg.Wait()
+	}
+	if p.listeners != nil {
+		if err := p.listeners.apply(n.listeners()); err != nil {
+			return err
+		}
+	}
+	if g != nil {
+		p.front.use(g)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n.Log, n.Hooks = p.o.Log, p.o.Hooks
+	p.o = n
+	return nil
+}
+
+// fixed refuses changes of what only a new start can change.
+func (o *Options) fixed(n *Options) error {
+	for _, c := range []struct {
+		what string
+		same bool
+	}{
+		{"role", o.Role == n.Role},
+		{"data_dir", o.DataDir == n.DataDir},
+		{"sealing_key_file", o.SealingKeyFile == n.SealingKeyFile},
+		{"key_encryption_key_file", o.KeyEncryptionKeyFile == n.KeyEncryptionKeyFile},
+		{"admin", o.Admin == n.Admin},
+		{"audit", o.Audit == n.Audit},
+		{"backup", o.Remote.same(n.Remote)},
+	} {
+		if !c.same {
+			return fmt.Errorf("%s has changed, and that needs a restart", c.what)
+		}
+	}
+	return nil
 }

@@ -1,0 +1,64 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"understudy/backup"
+	"understudy/flow"
+	"understudy/keys"
+	"understudy/session"
+)
+
+// errDegraded is wrapped where nothing can be kept, because a part did not open at the start.
+var errDegraded = errors.New("the backup is not running on this node")
+
+// unable stands in for a backup whose store, keys or log do not open: sign-ins pass through, nothing is answered, and
+// no revocation is acknowledged (design, law 3).
+type unable struct {
+	code  string // of the refusals
+	cause error
+	ring  *keys.Ring // nil: not even its public keys are known
+}
+
+func (u *unable) Play(context.Context, *flow.Play) (*flow.Reply, *flow.Refusal, error) {
+	return nil, flow.NotNow(u.code), nil
+}
+
+func (u *unable) Learn(_ context.Context, ls []*backup.Learned) ([]backup.Outcome, error) {
+	out := make([]backup.Outcome, len(ls))
+	for i := range out {
+		out[i].Unlearned = u.code
+	}
+	return out, nil
+}
+
+// Standing knows of nothing: the primary decides alone.
+func (u *unable) Standing(context.Context, string, session.ID) (backup.Standing, error) {
+	return backup.Standing{}, nil
+}
+
+func (u *unable) failed() error { return fmt.Errorf("%w: %w", errDegraded, u.cause) }
+
+func (u *unable) Refused(context.Context, *backup.Refused) error { return u.failed() }
+
+func (u *unable) Step(context.Context, string, session.ID, int64, session.Successor) error {
+	return u.failed()
+}
+
+func (u *unable) MarkGrant(context.Context, string, session.ID, int64, string, bool, bool) (bool, error) {
+	return false, u.failed()
+}
+
+func (u *unable) Mark(context.Context, string, ...session.Mark) error { return u.failed() }
+
+// PublicKeys returns those that exist and makes none: what the backup signed before must verify still.
+func (u *unable) PublicKeys(_ context.Context, tenant, issuer string, _ []string) ([]jose.JSONWebKey, error) {
+	if u.ring == nil {
+		return nil, nil
+	}
+	return u.ring.Public(keys.Fence{Tenant: tenant, Issuer: issuer}), nil
+}
