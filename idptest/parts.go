@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -104,7 +103,7 @@ func recipe(dir string, names ...string) (string, error) {
 			return "", err
 		}
 		fmt.Fprintf(h, "%s %d\n", n, len(b))
-		io.WriteString(h, string(b))
+		h.Write(b)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
