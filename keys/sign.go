@@ -3,92 +3,175 @@ package keys
 import (
 	"crypto"
 	"crypto/rand"
-	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
+	"errors"
 	"fmt"
-	"math/big"
-	"strings"
+	"slices"
+	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"understudy/session"
 )
 
-// Classes of tokens that backup keys sign.
-var classes = map[string]bool{"access_token": true, "id_token": true}
+// scratch is what one signature needs beside its result.
+type scratch struct {
+	json, out []byte
+	sum       [sha512.Size]byte
+}
 
-// Sign makes a compact JWS (RFC 7515) of the class: the header's members as they are, but kid is the backup key's, and
-// the claims' iss must be the fence's issuer. It returns the kid too.
+// Header members that name or carry the primary's key (RFC 7515, sections 4.1.2 to 4.1.8): beside our signature they
+// would be false.
+var foreignKey = [...]string{"jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"}
+
+// Sign makes a compact JWS (RFC 7515) of the class: the header's members as they are, but kid is the backup key's and
+// members that describe the primary's key are left out. The claims' iss must be the fence's issuer, and exp must lie in
+// the future. It returns the kid too. Errors wrap [ErrNoKey] where no key may sign this, and carry no claim.
 func (r *Ring) Sign(f Fence, class string, header, claims session.Object) (token, kid string, err error) {
-	if !classes[class] {
-		return "", "", fmt.Errorf("%w: token class %q", ErrNoKey, class)
-	}
-	if iss := claims.Text("iss"); iss != f.Issuer {
-		return "", "", fmt.Errorf("%w: the claims are of another issuer than the key", ErrNoKey)
-	}
-	alg := header.Text("alg")
-	k, err := r.current(f, alg)
+	now := r.o.Now()
+	lifetime, err := signable(f, class, header, claims, now)
 	if err != nil {
 		return "", "", err
 	}
-	header = header.Clone()
-	header.Set("kid", session.Quote(k.ID))
+	alg := header.Text("alg")
+	for range 3 {
+		s := r.keys.Load()
+		k := s.current(f, class, alg, now)
+		if k == nil {
+			break
+		}
+		if lifetime > k.Reach {
+			if err := r.extend(f, k.ID, lifetime); err != nil {
+				return "", "", fmt.Errorf("keep how long a token of %s lives: %w", k.ID, err)
+			}
+			continue
+		}
+		token, err := r.sign(k, header, claims)
+		if err == nil && r.still(s, f, k) {
+			return token, k.ID, nil
+		}
+		if err != nil && r.still(s, f, k) {
+			return "", "", fmt.Errorf("sign with %s: %w", k.ID, err)
+		}
+		// The key was removed or retired meanwhile: what it made must not go out.
+	}
+	return "", "", fmt.Errorf("%w: issuer %s, class %s, algorithm %.16q", ErrNoKey, f.Issuer, class, alg)
+}
+
+// still says whether k signs after all, where keys may have changed since s was loaded.
+func (r *Ring) still(s *snapshot, f Fence, k *Key) bool {
+	now := r.keys.Load()
+	if now == s {
+		return true
+	}
+	c := byID((*now)[f], k.ID)
+	return c != nil && c.State == Current
+}
+
+func signable(f Fence, class string, header, claims session.Object, now time.Time) (time.Duration, error) {
+	if class != AccessToken && class != IDToken {
+		return 0, fmt.Errorf("%w: token class %.32q", ErrNoKey, class)
+	}
+	if claims.Text("iss") != f.Issuer || f.Issuer == "" {
+		return 0, fmt.Errorf("%w: the claims are of another issuer than the key", ErrNoKey)
+	}
+	if why := contradicts(class, header, claims); why != "" {
+		return 0, fmt.Errorf("%w: as %s: %s", ErrNoKey, class, why)
+	}
+	if header.Has("crit") || header.Has("b64") { // RFC 7515, section 4.1.11; RFC 7797
+		return 0, fmt.Errorf("%w: its header has extensions that are not known here", ErrNoKey)
+	}
+	exp, ok := claims.Number("exp")
+	lifetime := time.Unix(exp, 0).Sub(now)
+	if !ok || lifetime <= 0 || lifetime > maxLifetime {
+		return 0, fmt.Errorf("%w: the token's end is missing, past, or more than %v away", ErrNoKey, maxLifetime)
+	}
+	return lifetime, nil
+}
+
+func (r *Ring) sign(k *Key, header, claims session.Object) (string, error) {
+	sc := r.scratch.Get().(*scratch)
+	defer r.scratch.Put(sc)
 	enc := base64.RawURLEncoding
-	hb, cb := header.Append(make([]byte, 0, 256)), claims.Append(make([]byte, 0, 2048))
-	out := make([]byte, 0, enc.EncodedLen(len(hb))+enc.EncodedLen(len(cb))+700)
-	out = enc.AppendEncode(out, hb)
-	out = append(out, '.')
-	out = enc.AppendEncode(out, cb)
-	sig, err := signature(k.signer, alg, out)
+	sc.json = appendHeader(sc.json[:0], header, k.ID)
+	sc.out = enc.AppendEncode(sc.out[:0], sc.json)
+	sc.out = append(sc.out, '.')
+	sc.json = claims.Append(sc.json[:0])
+	sc.out = enc.AppendEncode(sc.out, sc.json)
+	sig, err := k.signature(sc)
 	if err != nil {
-		return "", "", fmt.Errorf("sign with %s: %w", k.ID, err)
+		return "", err
 	}
-	out = append(out, '.')
-	return string(enc.AppendEncode(out, sig)), k.ID, nil
+	sc.out = append(sc.out, '.')
+	sc.out = enc.AppendEncode(sc.out, sig)
+	return string(sc.out), nil
 }
 
-func hashOf(alg string) crypto.Hash {
-	switch {
-	case strings.HasSuffix(alg, "256"):
-		return crypto.SHA256
-	case strings.HasSuffix(alg, "384"):
-		return crypto.SHA384
-	case strings.HasSuffix(alg, "512"):
-		return crypto.SHA512
+func appendHeader(b []byte, header session.Object, kid string) []byte {
+	b = append(b, '{')
+	seen := false
+	for _, m := range header {
+		if slices.Contains(foreignKey[:], m.Name) {
+			continue
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b, _ = jsontext.AppendQuote(b, m.Name)
+		b = append(b, ':')
+		if m.Name == "kid" {
+			seen = true
+			b, _ = jsontext.AppendQuote(b, kid)
+		} else {
+			b = append(b, m.Value...)
+		}
 	}
-	return 0
+	if !seen {
+		b = append(b, `,"kid":`...) // alg is there, or there would be no key
+		b, _ = jsontext.AppendQuote(b, kid)
+	}
+	return append(b, '}')
 }
 
-func signature(s crypto.Signer, alg string, input []byte) ([]byte, error) {
-	h := hashOf(alg)
-	digest := input
-	var opts crypto.SignerOpts = h
-	if h != 0 {
-		w := h.New()
-		w.Write(input)
-		digest = w.Sum(nil)
-	}
-	if strings.HasPrefix(alg, "PS") {
-		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: h}
-	}
-	sig, err := s.Sign(rand.Reader, digest, opts)
-	if err != nil || !strings.HasPrefix(alg, "ES") {
+// signature signs sc.out.
+func (k *Key) signature(sc *scratch) ([]byte, error) {
+	sig, err := k.signer.Sign(rand.Reader, digest(k.method.hash, sc.out, &sc.sum), k.method.opts)
+	if err != nil || k.method.size == 0 {
 		return sig, err
 	}
-	return rawECDSA(sig, map[string]int{"ES256": 32, "ES384": 48, "ES512": 66}[alg])
+	return rawECDSA(sig, k.method.size)
+}
+
+// digest hashes input into sum, or returns it as it is for an algorithm that hashes by itself.
+func digest(h crypto.Hash, input []byte, sum *[sha512.Size]byte) []byte {
+	switch h {
+	case crypto.SHA256:
+		s := sha256.Sum256(input)
+		return sum[:copy(sum[:], s[:])]
+	case crypto.SHA384:
+		s := sha512.Sum384(input)
+		return sum[:copy(sum[:], s[:])]
+	case crypto.SHA512:
+		s := sha512.Sum512(input)
+		return sum[:copy(sum[:], s[:])]
+	}
+	return input
 }
 
 // rawECDSA turns the ASN.1 form of a signature into the fixed-length one of RFC 7518, section 3.4.
 func rawECDSA(der []byte, size int) ([]byte, error) {
-	var r, s big.Int
 	in := cryptobyte.String(der)
 	var seq cryptobyte.String
-	if !in.ReadASN1(&seq, asn1.SEQUENCE) || !seq.ReadASN1Integer(&r) || !seq.ReadASN1Integer(&s) {
-		return nil, fmt.Errorf("signature is no ASN.1 sequence")
+	var r, s []byte
+	if !in.ReadASN1(&seq, asn1.SEQUENCE) || !seq.ReadASN1Integer(&r) || !seq.ReadASN1Integer(&s) || len(r) > size || len(s) > size {
+		return nil, errors.New("the signature is not in ASN.1 form")
 	}
 	out := make([]byte, 2*size)
-	r.FillBytes(out[:size])
-	s.FillBytes(out[size:])
+	copy(out[size-len(r):], r)
+	copy(out[2*size-len(s):], s)
 	return out, nil
 }
