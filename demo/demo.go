@@ -35,15 +35,26 @@ func (c *Play) Run(ctx context.Context) error {
 	if err := loopback(c.Listen); err != nil {
 		return err
 	}
+	if c.Once {
+		return c.stage(ctx, func(s *stage) error { return playScenes(ctx, s, os.Stdout) })
+	}
+	ln, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("%w: choose another address with --listen", err)
+	}
+	defer ln.Close()
+	c.Listen = ln.Addr().String()
+	return c.stage(ctx, func(s *stage) error { return servePage(ctx, s, ln, os.Stdout) })
+}
+
+// stage sets the stage for f, and clears it.
+func (c *Play) stage(ctx context.Context, f func(*stage) error) error {
 	s, err := newStage(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	if c.Once {
-		return playScenes(ctx, s, os.Stdout)
-	}
-	return servePage(ctx, s, c.Listen, os.Stdout)
+	return f(s)
 }
 
 // loopback refuses addresses that others can reach: whoever reaches the page can kill processes.

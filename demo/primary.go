@@ -87,7 +87,7 @@ func startPrimary(ctx context.Context, c *Play, dir, issuer, redirect string) (*
 	o.listen = fmt.Sprintf("127.0.0.1:%d", port)
 	o.args = []string{
 		"idp", "--listen", o.listen, "--issuer", issuer, "--state", filepath.Join(dir, "idp.json"), "--client-id", "demo-app",
-		"--redirect", redirect, "--logout", logoutURI(redirect),
+		"--redirect", redirect, "--logout", logoutURI(redirect), "--lifetime", "30s",
 	}
 	if c.Rotate {
 		o.args = append(o.args, "--rotate")

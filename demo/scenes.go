@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -205,24 +206,28 @@ func (p *player) blackHole(ctx context.Context) (string, error) {
 		return "", err
 	}
 	p.held = p.alice.refresh
-	if err := p.nextSecond(ctx); err != nil {
-		return "", err
+	var waits []string
+	for i := range 3 {
+		if err := p.nextSecond(ctx); err != nil {
+			return "", err
+		}
+		t, err := p.c.refreshed(ctx, p.held)
+		if err != nil {
+			return "", fmt.Errorf("refresh %d: %w", i+1, err)
+		}
+		if err := p.c.verify(ctx, t); err != nil {
+			return "", fmt.Errorf("refresh %d: %w", i+1, err)
+		}
+		if !t.byBackup() {
+			return "", fmt.Errorf("refresh %d: %w", i+1, errNoOutage)
+		}
+		if err := continues(p.alice, t); err != nil {
+			return "", fmt.Errorf("refresh %d: %w", i+1, err)
+		}
+		p.alice = t
+		waits = append(waits, fmt.Sprint(t.latency.Milliseconds()))
 	}
-	t, err := p.c.refreshed(ctx, p.held)
-	if err != nil {
-		return "", err
-	}
-	if err := p.c.verify(ctx, t); err != nil {
-		return "", err
-	}
-	if !t.byBackup() {
-		return "", errNoOutage
-	}
-	if err := continues(p.alice, t); err != nil {
-		return "", err
-	}
-	p.alice = t
-	return fmt.Sprintf("SIGSTOP: process %d takes requests and answers none; a refresh was answered by the backup in %d ms", pid, t.latency.Milliseconds()), nil
+	return fmt.Sprintf("SIGSTOP: process %d takes requests and answers none; 3 refreshes answered by the backup in %s ms", pid, strings.Join(waits, ", ")), nil
 }
 
 // comeBack lets the primary go on, and refreshes there with the refresh token of before.
