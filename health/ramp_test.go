@@ -154,6 +154,13 @@ func TestRampBack(t *testing.T) {
 			if d := until(t, m, "ramp"); d > 3*time.Second {
 				t.Errorf("an opening after quiet minutes holds for %v", d)
 			}
+			p.set(errAway, false)
+			time.Sleep(time.Second)
+			want(t, m, "open")
+			p.set(nil, false)
+			if d := until(t, m, "ramp"); d > 5*time.Second {
+				t.Errorf("the first failed ramp after quiet minutes holds for %v", d)
+			}
 		})
 	})
 	t.Run("an opening soon after full share is the same trouble", func(t *testing.T) {
@@ -211,7 +218,7 @@ func TestRefusalsHaltTheRamp(t *testing.T) {
 		{"three of sixteen: on", grants("a", 13), grants("r", 3), "ramp"},
 		{"all accepted: on", grants("a", 100), nil, "ramp"},
 		{"one accepted many times is one", slices.Repeat([]string{"a"}, 100), grants("r", 3), "halted"},
-		{"accepted and then refused is refused", grants("g", 3), grants("g", 3), "halted"},
+		{"accepted and then refused is refused", grants("g", 13), grants("g", 3), "halted"},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			with(t, Config{}, func(t *testing.T, m *Monitor, p *primary) {
