@@ -12,11 +12,13 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"understudy/demo"
 	"understudy/gateway"
 	"understudy/serve"
 )
 
 type cli struct {
+	Demo  demo.Command `cmd:"" help:"Watch sign-ins survive their identity provider, on this machine."`
 	Serve serveCommand `cmd:"" help:"Run the gateway and the backup."`
 }
 
