@@ -6,13 +6,7 @@ import (
 	"errors"
 )
 
-func decode(b []byte, v any) error { return json.Unmarshal(b, v) }
+func decode(b []byte, v any) error                         { return json.Unmarshal(b, v) }
 func measureP1(ctx context.Context, l *lab) ([]Row, error) { return nil, errors.New("todo") }
-func measureP3(ctx context.Context, l *lab) ([]Row, error) { return nil, errors.New("todo") }
 func measureP4(ctx context.Context, l *lab) ([]Row, error) { return nil, errors.New("todo") }
-func measureP5(ctx context.Context, l *lab) ([]Row, error) { return nil, errors.New("todo") }
-func measureP6(ctx context.Context, l *lab) ([]Row, error) { return nil, errors.New("todo") }
-func buildChild([]string) error                             { return nil }
-func lookUpChild([]string) error                            { return nil }
-func writeChild([]string) error                             { return nil }
-func writePage([]Row) error                                 { return nil }
+func writePage([]Row) error                                { return nil }

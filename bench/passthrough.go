@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"understudy/idptest"
+)
+
+const (
+	passConns    = 32
+	passSessions = 2048
+)
+
+// passing is a healthy primary with understudy and a bare proxy in front of it, side by side.
+type passing struct {
+	l       *lab
+	primary *server
+	proxy   *server
+	u       *idptest.Understudy
+	ours    *sessions // through understudy
+	bare    *sessions // through the proxy
+}
+
+func (l *lab) startPassing(ctx context.Context) (p *passing, err error) {
+	p = &passing{l: l}
+	defer func() {
+		if err != nil {
+			p.stop()
+		}
+	}()
+	if p.primary, err = l.serve(ctx, "primary", "RS256", true); err != nil {
+		return p, err
+	}
+	if p.proxy, err = l.serve(ctx, "proxy", p.primary.url()); err != nil {
+		return p, err
+	}
+	if p.u, err = l.startUnderstudy(ctx, p.primary.url()); err != nil {
+		return p, err
+	}
+	addr := strings.TrimPrefix(p.u.URL(), "http://")
+	n := passSessions
+	if l.quick {
+		n = 2 * passConns
+	}
+	if p.ours, err = signIn(ctx, addr, addr, n, passConns); err != nil {
+		return p, err
+	}
+	if p.bare, err = signIn(ctx, p.proxy.addr(), p.proxy.addr(), n, passConns); err != nil {
+		return p, err
+	}
+	return p, quiet(p.u.PID(), 20*time.Second)
+}
+
+func (p *passing) stop() {
+	if p.u != nil {
+		p.u.Kill()
+	}
+	if p.proxy != nil {
+		p.proxy.Kill()
+	}
+	if p.primary != nil {
+		p.primary.Kill()
+	}
+}
+
+// page loads the page of 2 KB through a server.
+func page(addr string) load {
+	request := get(addr, pagePath)
+	c := &call{request, func(status int, body []byte) error {
+		if status != 200 || len(body) != pageSize {
+			return fmt.Errorf("status %d and %d bytes for a page of %d", status, len(body), pageSize)
+		}
+		return nil
+	}}
+	return load{addr: addr, conns: passConns, next: func(int) *call { return c }}
+}
+
+// unlearned asks for the same reply as a refresh, with a status that is not learned.
+func (s *sessions) unlearned() load {
+	return s.load(check{status: 201, kid: "!bk-"}, "X-Request-Id: "+unlearnedID+"\r\n")
+}
+
+// settle is how long what goes on behind the replies may take at most.
+const settle = 30 * time.Second
+
+// learned shows at the end, with the primary dead, that what was measured was learned: the backup must answer for every
+// session with the refresh token that it got last.
+func (p *passing) learned(ctx context.Context) error {
+	p.primary.Kill()
+	if err := p.ours.keySet(ctx, certsPath); err != nil {
+		return err
+	}
+	if err := p.ours.once(ctx, byBackup); err != nil {
+		return fmt.Errorf("what was measured was not learned: %w", err)
+	}
+	return nil
+}
+
+// interleave runs the loads in turn, the whole row of them in each round, and returns the samples of each.
+func (p *passing) interleave(ctx context.Context, what ...passed) ([][]sample, error) {
+	out := make([][]sample, len(what))
+	for round := range p.l.rounds + 1 {
+		for i, w := range what {
+			err := error(nil)
+			do := func() error {
+				s, err := measure(ctx, w.load, p.l.duration, w.settle, w.pid)
+				if round > 0 { // the first round warms up
+					out[i] = append(out[i], s)
+				}
+				return err
+			}
+			if w.pid == p.u.PID() && round > 0 {
+				err = p.l.profiled(p.u, w.name, do)
+			} else {
+				err = do()
+			}
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("%s: %w", w.name, err), errors.New(p.u.Log()))
+			}
+			if round > 0 {
+				p.l.log.Printf("%s, round %d: %.1f µs of CPU a request", w.name, round, out[i][round-1].cpu)
+			}
+		}
+	}
+	return out, nil
+}
+
+// passed is one load of a row.
+type passed struct {
+	name   string
+	load   load
+	pid    int
+	settle time.Duration
+}
+
+func ratios(a, b []sample) (v []float64) {
+	for i := range a {
+		v = append(v, a[i].cpu/b[i].cpu)
+	}
+	return v
+}
+
+func measureP3(ctx context.Context, l *lab) ([]Row, error) {
+	p, err := l.startPassing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	ss, err := p.interleave(ctx,
+		passed{"page-bare", page(p.proxy.addr()), p.proxy.PID(), 0},
+		passed{"page-understudy", page(p.ours.addr), p.u.PID(), 0},
+		passed{"token-bare", p.bare.load(byPrimary, ""), p.proxy.PID(), 0},
+		passed{"token-understudy", p.ours.load(byPrimary, ""), p.u.PID(), settle},
+	)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.learned(ctx); err != nil {
+		return nil, err
+	}
+	row := func(name string, ours, bare []sample, bar float64) Row {
+		r, o, b := median(ratios(ours, bare)), median(cpus(ours)), median(cpus(bare))
+		return newRow(name, o, "µs of CPU a request").judged("<=", bar*b, r <= bar).beside("bare httputil.ReverseProxy", b).
+			noted("%.2f times the bare proxy (median of the rounds' ratios, which is what is judged; the bar is %.2f times). %d connections.", r, bar, passConns)
+	}
+	learned := row("a learned token response", ss[3], ss[2], 2.5)
+	learned.Note += " A refresh grant of a confidential client with a rotated refresh token; parsing, sealing and writing are included, and everything was learned: with the primary dead the backup answered for every session."
+	return []Row{row("a page of 2 KB, passed through", ss[1], ss[0], 1.15), learned}, nil
+}
+
+// learnRow is the second half of P6: what is left when the CPU of the same exchange that is not learned is taken away.
+func learnRow(ctx context.Context, l *lab) (Row, error) {
+	p, err := l.startPassing(ctx)
+	if err != nil {
+		return Row{}, err
+	}
+	defer p.stop()
+	ss, err := p.interleave(ctx,
+		passed{"token-not-learned", p.ours.unlearned(), p.u.PID(), settle},
+		passed{"token-learned", p.ours.load(byPrimary, ""), p.u.PID(), settle},
+	)
+	if err != nil {
+		return Row{}, err
+	}
+	if err := p.learned(ctx); err != nil {
+		return Row{}, err
+	}
+	var diff []float64
+	for i := range ss[0] {
+		diff = append(diff, ss[1][i].cpu-ss[0][i].cpu)
+	}
+	return newRow("learning one token response, sealing and writing included", median(diff), "µs of CPU").atMost(90).
+		noted("Understudy's CPU for a learned refresh grant (%.1f µs) less that for the same exchange whose reply it must not learn (the status is 201 and all else equal; %.1f µs): median of the rounds' differences.", median(cpus(ss[1])), median(cpus(ss[0]))), nil
+}
