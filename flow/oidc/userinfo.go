@@ -1,0 +1,149 @@
+// Package oidc holds the flows of OpenID Connect that are not grants of the token endpoint, one file each.
+//
+// It may not import backup, gateway or store, and no other package of flows.
+package oidc
+
+import (
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"understudy/flow"
+	"understudy/session"
+)
+
+// UserInfo answers the UserInfo endpoint (OpenID Connect Core, section 5.3) for access tokens that the backup issued: the
+// primary cannot know them. What it says was in the tokens that the primary signed for this session; nothing is learned
+// from the primary's own UserInfo replies.
+type UserInfo struct{}
+
+// Name implements flow.Flow.
+func (UserInfo) Name() string { return "userinfo" }
+
+// Endpoint implements flow.Flow.
+func (UserInfo) Endpoint() flow.Endpoint { return flow.UserInfo }
+
+// Match implements flow.Flow. A request presents exactly one bearer token, in the Authorization header or, by POST, in a
+// form (RFC 6750, sections 2.1 and 2.2); in the query it would be in everybody's logs and is not taken.
+func (UserInfo) Match(r *flow.Request) flow.Exchange {
+	token, ok := bearer(r)
+	if !ok {
+		return nil
+	}
+	return &userInfo{flow.Ask{Artifact: flow.Artifact{Kind: session.AccessToken, Value: token}}}
+}
+
+type userInfo struct{ ask flow.Ask }
+
+// Ask implements flow.Exchange. Nobody authenticates: whoever bears the token may ask.
+func (x *userInfo) Ask() *flow.Ask { return &x.ask }
+
+// Learn implements flow.Exchange.
+func (*userInfo) Learn(*flow.Response) *flow.Lesson { return nil }
+
+// maxToken bounds an access token; longer ones do not fit into a header anyway.
+const maxToken = 16 << 10
+
+// bearer returns the one bearer token of a request. ok is false where there is none, where there are several, and where
+// it comes with a proof of possession (RFC 9449) that could not be checked.
+func bearer(r *flow.Request) (token string, ok bool) {
+	if r.HTTP.URL.Query().Has("access_token") || len(r.HTTP.Header.Values("DPoP")) > 0 {
+		return "", false
+	}
+	var inForm []string
+	switch r.HTTP.Method {
+	case http.MethodGet:
+		if len(r.Body) > 0 {
+			return "", false
+		}
+	case http.MethodPost:
+		if len(r.Body) > 0 && r.Form.Has("access_token") {
+			t, _, err := mime.ParseMediaType(r.HTTP.Header.Get("Content-Type"))
+			if err != nil || t != "application/x-www-form-urlencoded" || r.FormErr != nil || len(r.HTTP.Header.Values("Content-Type")) != 1 {
+				return "", false
+			}
+			inForm = r.Form["access_token"]
+		}
+	default:
+		return "", false
+	}
+	all := slices.Clone(inForm)
+	for _, v := range r.HTTP.Header.Values("Authorization") {
+		scheme, t, _ := strings.Cut(v, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return "", false
+		}
+		all = append(all, strings.Trim(t, " "))
+	}
+	if len(all) != 1 || !tokenLike(all[0]) {
+		return "", false
+	}
+	return all[0], true
+}
+
+// tokenLike says whether s may be a token: RFC 6750, section 2.1, and what providers add to it (a colon after a prefix).
+func tokenLike(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c <= ' ' || c > '~' || c == ',' || c == '"' || c == ';' || c == '\\' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxToken
+}
+
+// Answer implements flow.Flow: sub, and what the ID token and the access token said about the user that the granted
+// scope lets UserInfo say.
+func (UserInfo) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
+	rec := p.Record
+	if rec.Subject == "" {
+		return nil, flow.NotNow("no_subject")
+	}
+	if !slices.Contains(rec.Scope, "openid") && rec.IDToken == nil {
+		return nil, flow.No("scope_insufficient", http.StatusForbidden, "insufficient_scope")
+	}
+	out := session.Object{{Name: "sub", Value: session.Quote(rec.Subject)}}
+	for _, t := range []*session.Token{rec.IDToken, rec.AccessToken} {
+		// A token about somebody else (a delegation, a pairwise subject) says nothing about this one.
+		if t == nil || t.Claims.Text("sub") != rec.Subject {
+			continue
+		}
+		for _, m := range t.Claims {
+			if !out.Has(m.Name) && discloses(rec.Scope, m.Name) {
+				out = append(out, m)
+			}
+		}
+	}
+	return &flow.Reply{
+		Status: http.StatusOK, Body: out.Append(nil),
+		Header: http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}, "Pragma": {"no-cache"}},
+	}, nil
+}
+
+// discloses says whether UserInfo says a claim for a scope. A claim that belongs to a scope needs it; one that belongs to
+// the protocol is never said; any other was put into the tokens by the primary's own configuration and is.
+func discloses(scope []string, claim string) bool {
+	switch claim {
+	// OpenID Connect Core, section 5.4
+	case "name", "family_name", "given_name", "middle_name", "nickname", "preferred_username", "profile", "picture",
+		"website", "gender", "birthdate", "zoneinfo", "locale", "updated_at":
+		return slices.Contains(scope, "profile")
+	case "email", "email_verified":
+		return slices.Contains(scope, "email")
+	case "address":
+		return slices.Contains(scope, "address")
+	case "phone_number", "phone_number_verified":
+		return slices.Contains(scope, "phone")
+
+	// RFC 7519, RFC 8693, RFC 9068, OpenID Connect Core and its logout specifications
+	case "sub", "iss", "aud", "exp", "iat", "nbf", "jti", "azp", "nonce", "at_hash", "c_hash", "s_hash", "sid", "sub_jwk", "auth_time",
+		"acr", "amr", "typ", "scope", "scp", "client_id", "cnf", "act", "may_act", "events", "toe", "txn", "sub_id", "vot", "vtm",
+		"authorization_details", "entitlements":
+		return false
+	// what providers add for themselves: Keycloak, Entra ID and others
+	case "session_state", "realm_access", "resource_access", "allowed-origins", "trusted-certs", "authorization", "clientId",
+		"clientHost", "clientAddress", "reuse_id", "state_checker", "not-before-policy", "ver", "uti", "rh", "aio", "idtyp", "token_use", "ext":
+		return false
+	}
+	return true
+}
