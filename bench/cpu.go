@@ -44,7 +44,7 @@ func ownCPU() time.Duration {
 func quiet(pid int, d time.Duration) error {
 	end := time.Now().Add(d)
 	was, err := cpuOf(pid)
-	for calm := 0; err == nil && calm < 2 && time.Now().Before(end); {
+	for calm := 0; err == nil && calm < 4 && time.Now().Before(end); {
 		time.Sleep(100 * time.Millisecond)
 		var now time.Duration
 		if now, err = cpuOf(pid); now-was <= 10*time.Millisecond {

@@ -58,7 +58,7 @@ func (l *lab) startOutage(ctx context.Context, label, alg string, env ...string)
 	}
 	// Every session must be there; the first requests open the breaker.
 	if err := o.s.once(ctx, byBackup); err != nil {
-		return nil, fmt.Errorf("%s: the backup does not answer for every session: %w", label, err)
+		return nil, fmt.Errorf("%s: the backup does not answer for every session: %w\n%s", label, err, refusals(u.Dir))
 	}
 	o.sign, err = signer(alg)
 	return o, err

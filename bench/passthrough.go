@@ -95,7 +95,7 @@ func (p *passing) learned(ctx context.Context) error {
 		return err
 	}
 	if err := p.ours.once(ctx, byBackup); err != nil {
-		return fmt.Errorf("what was measured was not learned: %w", err)
+		return fmt.Errorf("what was measured was not learned: %w\n%s", err, refusals(p.u.Dir))
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func (p *primary) response(host, n, jti string) []byte {
 	sid := base64.RawURLEncoding.EncodeToString(id[:18])
 	sub := fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:16])
 	var at, it string
-	if made, ok := p.made.Load(n + jti); ok {
+	if made, ok := p.made.Load(host + n + jti); ok {
 		at, it = made.([2]string)[0], made.([2]string)[1]
 	} else {
 		at = p.sign(fmt.Sprintf(`{"exp":%d,"iat":%d,"auth_time":%d,"jti":"%s%s","iss":"%s","aud":"account","sub":"%s","typ":"Bearer","azp":"web","sid":"%s","acr":"1","allowed-origins":["http://127.0.0.1:9999"],"realm_access":{"roles":["default-roles-bench","offline_access","staff","uma_authorization"]},"resource_access":{"account":{"roles":["manage-account","manage-account-links","view-profile"]}},"scope":"openid email profile","email_verified":true,"name":"User %s","groups":["/engineering"],"preferred_username":"user%s","given_name":"User","family_name":"%s","email":"user%s@example.test"}`,
@@ -148,7 +148,7 @@ func (p *primary) response(host, n, jti string) []byte {
 		it = p.sign(fmt.Sprintf(`{"exp":%d,"iat":%d,"auth_time":%d,"jti":"%s","iss":"%s","aud":"web","sub":"%s","typ":"ID","azp":"web","sid":"%s","at_hash":"%s","acr":"1","email_verified":true,"name":"User %s","groups":["/engineering"],"preferred_username":"user%s","given_name":"User","family_name":"%s","email":"user%s@example.test"}`,
 			now+life, now, now-20, uuid(), iss, sub, sid, base64.RawURLEncoding.EncodeToString(hash[:16]), n, n, n, n))
 		if p.canned {
-			p.made.Store(n+jti, [2]string{at, it})
+			p.made.Store(host+n+jti, [2]string{at, it})
 		}
 	}
 	rt := p.mac(fmt.Sprintf(`{"exp":%d,"iat":%d,"jti":"%s","iss":"%s","aud":"%s","sub":"%s","typ":"Refresh","azp":"web","sid":"%s","scope":"openid web-origins roles acr email basic profile","prov":"default","n":"%s"}`,
