@@ -6,17 +6,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
 
+	"understudy/admin"
 	"understudy/audit"
 	"understudy/backup"
+	"understudy/backup/remote"
 	"understudy/gateway"
 	"understudy/keys"
 	"understudy/policy"
@@ -33,13 +37,18 @@ type process struct {
 	ring    *keys.Ring
 	signins *audit.Log
 	store   *session.Store
+	service *backup.Service
+	remote  *remote.Client // with the role "gateway"
 	backup  gateway.Backup
 
-	front     *front // nil with the role "backup"
+	front     *front // nil with the role "backup", as are the listeners
 	listeners *listeners
 	crowd     *crowd
 	reloads   *reloads
 	problems  problems
+	ready     atomic.Bool
+	open      []net.Listener                // of doors that do not run yet
+	doors     []func(context.Context) error // listeners beside those for sign-ins
 
 	mu sync.Mutex // guards o
 	o  Options
@@ -65,6 +74,12 @@ func start(o Options) (_ *process, err error) {
 	if o.Hooks.Backup != nil {
 		p.backup = o.Hooks.Backup(p.backup)
 	}
+	if err := p.openDoors(); err != nil {
+		return nil, err
+	}
+	if o.Role == RoleBackup {
+		return p, nil
+	}
 	p.remembered()
 	g, err := p.newGateway(&o)
 	if err != nil {
@@ -72,12 +87,18 @@ func start(o Options) (_ *process, err error) {
 	}
 	p.front = newFront()
 	p.listeners = newListeners(p.front, p.crowd, o.Log)
+	p.front.use(g)
 	if err := p.listeners.apply(o.listeners()); err != nil {
 		return nil, err
 	}
-	p.front.use(g)
 	return p, nil
 }
+
+// Roles of a process; "" is all.
+const (
+	RoleGateway = "gateway"
+	RoleBackup  = "backup"
+)
 
 // own makes the data directory this process's alone.
 func (p *process) own() error {
@@ -129,6 +150,18 @@ func (p *process) openParts() {
 			panic(err) // 32 bytes are enough
 		}
 	}
+	if o.Role == RoleGateway {
+		// The rest is the backup's.
+		p.remote, err = remote.NewClient(remote.ClientConfig{
+			URL: o.Remote.URL, CertFile: o.Remote.CertFile, KeyFile: o.Remote.KeyFile, CAFile: o.Remote.CAFile, ServerName: o.Remote.ServerName,
+			SpoolDir: filepath.Join(o.DataDir, "spool"), SpoolMaxBytes: o.Remote.SpoolMaxBytes,
+		}, p.seal, o.Log, time.Now)
+		if err != nil {
+			p.problems.add("backup_failed", err, "mend what backup names in the configuration, then restart")
+			p.remote = nil
+		}
+		return
+	}
 	if len(p.problems.backup()) == 0 {
 		if p.db, err = store.Open(filepath.Join(o.DataDir, "store"), store.Options{}); err != nil {
 			p.problems.add("store_failed", err, "free space or mend the disk, or move "+filepath.Join(o.DataDir, "store")+" away to begin anew (sign-ins and revocations it held are forgotten), then restart")
@@ -142,10 +175,7 @@ func (p *process) openParts() {
 			p.ring = nil
 		}
 	}
-	dir := o.Audit.Dir
-	if dir == "" {
-		dir = filepath.Join(o.DataDir, "audit")
-	}
+	dir := o.auditDir()
 	if p.signins, err = audit.Open(dir); err != nil {
 		p.problems.add("audit_failed", err, "make "+dir+" writable, then restart: no answer without a line in the sign-in log")
 		p.signins = nil
@@ -160,14 +190,18 @@ func (p *process) newBackup() gateway.Backup {
 		}
 		return &unable{code: refusalCode(ps[0].Code), cause: errors.New(ps[0].Text), ring: p.ring}
 	}
+	if p.remote != nil {
+		return p.remote
+	}
 	var kv store.KV = p.db
 	if p.o.Hooks.KV != nil {
 		kv = p.o.Hooks.KV(kv)
 	}
 	p.store = &session.Store{KV: kv, Seal: p.seal}
-	return &backup.Service{
+	p.service = &backup.Service{
 		Sessions: p.store, Keys: p.ring, Flows: Flows(), Policy: policy.PermitAll, Audit: p.signins, Log: p.o.Log, Now: time.Now,
 	}
+	return p.service
 }
 
 func refusalCode(problem string) string {
@@ -184,18 +218,146 @@ func (p *process) newGateway(o *Options) (*gateway.Gateway, error) {
 	})
 }
 
-// background starts everything that runs beside the listeners.
+// background starts everything that runs beside the requests.
 func (p *process) background(ctx context.Context, eg *errgroup.Group) {
-	eg.Go(func() error { return p.listeners.run(ctx) })
-	eg.Go(func() error { return p.hangups(ctx) })
-	eg.Go(func() error { return p.note(ctx) })
-	for _, a := range p.listeners.addresses() {
-		p.o.Log.Info("serving", "listen", a)
+	for _, d := range p.doors {
+		eg.Go(func() error { return d(ctx) })
 	}
+	eg.Go(func() error { return p.hangups(ctx) })
+	if p.ring != nil {
+		eg.Go(func() error { return p.ring.Run(ctx) })
+	}
+	if p.signins != nil {
+		eg.Go(func() error { return p.keepLog(ctx) })
+	}
+	if p.remote != nil {
+		eg.Go(func() error { return p.remote.Run(ctx) })
+	}
+	if p.listeners != nil {
+		eg.Go(func() error { return p.listeners.run(ctx) })
+		eg.Go(func() error { return p.note(ctx) })
+		for _, a := range p.listeners.addresses() {
+			p.o.Log.Info("serving", "listen", a)
+		}
+	}
+	p.ready.Store(true)
+	eg.Go(func() error {
+		<-ctx.Done()
+		p.ready.Store(false)
+		return nil
+	})
+}
+
+// keepLog syncs the sign-in log until ctx ends.
+func (p *process) keepLog(ctx context.Context) error {
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if err := p.signins.Sync(); err != nil {
+				p.o.Log.Error("the sign-in log is not on disk", "error", err)
+			}
+		}
+	}
+}
+
+// openDoors opens the admin API, and the backup's door for its gateways.
+func (p *process) openDoors() error {
+	api := admin.New(p.parts())
+	path := filepath.Join(p.o.DataDir, "admin.sock")
+	p.doors = append(p.doors, func(ctx context.Context) error {
+		if err := api.ServeSocket(ctx, path, func() {}); err != nil && ctx.Err() == nil {
+			// Sign-ins go on.
+			p.problems.add("admin_socket", err, "mend it, then restart: no command reaches this process")
+			p.o.Log.Error("the admin socket is closed; sign-ins go on", "error", err)
+		}
+		return nil
+	})
+	if a := p.o.Admin; a.Listen != "" {
+		token, err := admin.Token(a.TokenFile)
+		if err != nil {
+			return err
+		}
+		cert, err := newCertificate(a.CertFile, a.KeyFile, p.o.Log)
+		if err != nil {
+			return fmt.Errorf("admin listener: %w", err)
+		}
+		ln, err := net.Listen("tcp", a.Listen)
+		if err != nil {
+			return fmt.Errorf("admin listener: %w", err)
+		}
+		p.open = append(p.open, ln)
+		p.doors = append(p.doors, func(ctx context.Context) error { return api.ServeTLS(ctx, ln, cert.config(), token) })
+	}
+	if r := p.o.Remote; r.Listen != "" && p.o.Role != RoleGateway {
+		id, err := remote.ServerConfig{Listen: r.Listen, CertFile: r.CertFile, KeyFile: r.KeyFile, CAFile: r.CAFile, AllowedNames: r.AllowedNames}.Identity(p.o.Log)
+		if err != nil {
+			return fmt.Errorf("listen for gateways: %w", err)
+		}
+		ln, err := net.Listen("tcp", r.Listen)
+		if err != nil {
+			return fmt.Errorf("listen for gateways: %w", err)
+		}
+		p.open = append(p.open, ln)
+		h := remote.NewHandler(p.backup, p.o.Log)
+		p.doors = append(p.doors, func(ctx context.Context) error { return remote.Serve(ctx, ln, h, id, p.o.Log) })
+	}
+	return nil
+}
+
+// parts are what the admin API shows.
+func (p *process) parts() admin.Parts {
+	out := admin.Parts{
+		Version: Version(), Role: p.o.Role, Started: p.started, Backup: p.backup, Seal: p.seal, Sessions: p.store, Keys: p.ring, Audit: p.signins,
+		Problems: p.trouble, Ready: p.ready.Load, Log: p.o.Log, Now: time.Now, Connections: p.crowd.numbers,
+		Settings: func() (map[string]any, error) {
+			p.mu.Lock()
+			f := p.o.Settings
+			p.mu.Unlock()
+			if f == nil {
+				return map[string]any{}, nil
+			}
+			return f()
+		},
+	}
+	if out.Role == "" {
+		out.Role = "all"
+	}
+	if p.signins != nil {
+		out.AuditDir = p.o.auditDir()
+	}
+	if p.o.Role != RoleBackup {
+		out.Gateway = func() *gateway.Gateway { return p.front.gateway() }
+		out.Counts = func() map[string]uint64 { return p.front.counts() }
+	}
+	return out
+}
+
+// trouble is everything that an operator must mend now.
+func (p *process) trouble() []admin.Problem {
+	out := p.problems.all()
+	if x, ok := p.reloads.problem(); ok {
+		out = append(out, x)
+	}
+	if p.db != nil {
+		if err := p.db.Failed(); err != nil {
+			out = append(out, admin.Problem{Code: "store_failed", Text: err.Error(), Mend: "free space or mend the disk, then restart: until then nothing is learned and the backup does not play"})
+		}
+	}
+	if p.remote != nil && p.remote.Away() {
+		out = append(out, admin.Problem{Code: "backup_away", Text: "the backup at " + p.o.Remote.URL + " does not answer", Mend: "start it, or mend the way to it; what is learned waits on this gateway's disk"})
+	}
+	return out
 }
 
 // close ends what is left in the opposite order. It may be called on a process that did not start.
 func (p *process) close() {
+	for _, ln := range p.open {
+		ln.Close()
+	}
 	if p.front != nil && p.front.cur.Load() != nil {
 		p.front.stop()
 		p.saveNote()
@@ -211,6 +373,11 @@ func (p *process) close() {
 	if p.db != nil {
 		if err := p.db.Close(); err != nil {
 			p.o.Log.Error("the store does not close", "error", err)
+		}
+	}
+	if p.remote != nil {
+		if err := p.remote.Close(); err != nil {
+			p.o.Log.Error("the spool does not close", "error", err)
 		}
 	}
 	if p.lock != nil {

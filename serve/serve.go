@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -77,6 +79,28 @@ type Audit struct {
 	Dir          string // "": "audit" in the data directory
 	KeepDays     int
 	MaxFileBytes int64
+}
+
+func (o *Options) auditDir() string {
+	if o.Audit.Dir != "" {
+		return o.Audit.Dir
+	}
+	return filepath.Join(o.DataDir, "audit")
+}
+
+// Version names this build: the module's version, and the commit where it is known.
+func Version() string {
+	b, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := b.Main.Version
+	for _, s := range b.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 && v == "(devel)" {
+			v = s.Value[:12]
+		}
+	}
+	return v
 }
 
 func (o *Options) listeners() []Listener {

@@ -4,8 +4,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -13,49 +14,74 @@ import (
 	"github.com/alecthomas/kong"
 
 	"understudy/demo"
-	"understudy/gateway"
-	"understudy/serve"
 )
 
 type cli struct {
-	Demo  demo.Command `cmd:"" help:"Watch sign-ins survive their identity provider, on this machine."`
-	Serve serveCommand `cmd:"" help:"Run the gateway and the backup."`
+	Demo    demo.Command   `cmd:"" help:"Watch sign-ins survive their identity provider, on this machine."`
+	Serve   serveCommand   `cmd:"" help:"Run the gateway and the backup."`
+	Check   checkCommand   `cmd:"" help:"Validate the configuration and ask the primary what matters."`
+	Status  statusCommand  `cmd:"" help:"Show what a running understudy does."`
+	Revoke  revokeCommand  `cmd:"" help:"End sign-ins, at once and durably."`
+	Lift    liftCommand    `cmd:"" help:"Lift the refusals of a primary that was sick."`
+	Resume  resumeCommand  `cmd:"" help:"Let traffic go back to the primary where the way back was halted."`
+	Log     logCommand     `cmd:"" help:"Read the sign-in log."`
+	Keys    keysCommand    `cmd:"" help:"Show and change the backup's signing keys."`
+	Config  configCommand  `cmd:"" help:"Show the configuration."`
+	Version versionCommand `cmd:"" help:"Show the version."`
 }
 
-func main() {
+// Exit statuses.
+const (
+	exitOK      = 0
+	exitProblem = 1 // it did not work, or there is something to mend
+	exitUsage   = 2 // the command line is wrong
+)
+
+// errProblem ends with exitProblem where everything has been said already.
+var errProblem = errors.New("")
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// streams are the process's, for the commands.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func run(args []string, in io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var c cli
-	k := kong.Parse(&c, kong.Name("understudy"), kong.UsageOnError(), kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Description("A backup for your identity provider: sign-ins go on when it cannot."))
-	if err := k.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "understudy:", err)
-		os.Exit(1)
+	exited, code := false, exitOK
+	parser, err := kong.New(&c, kong.Name("understudy"), kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&streams{in, stdout, stderr}),
+		kong.Writers(stdout, stderr), kong.Exit(func(n int) { exited, code = true, n }),
+		kong.Description("A backup for your identity provider: sign-ins go on when it cannot.\n\nExit status: 0 it worked, 1 there is something to mend, 2 the command line is wrong."))
+	if err != nil {
+		panic(err) // the struct above is wrong
 	}
+	k, err := parser.Parse(args)
+	if exited {
+		return code // --help
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "understudy: %s\nTry understudy --help.\n", err)
+		return exitUsage
+	}
+	err = k.Run()
+	var u usage
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &u):
+		fmt.Fprintf(stderr, "understudy: %s\nTry understudy %s --help.\n", err, k.Command())
+		return exitUsage
+	case !errors.Is(err, errProblem):
+		fmt.Fprintln(stderr, "understudy:", err)
+	}
+	return exitProblem
 }
 
-type serveCommand struct {
-	Primary string `help:"URL of the identity provider." required:""`
-	Listen  string `help:"Address to listen on." required:""`
-	Host    string `help:"Public host name; the listening address where not given."`
-	DataDir string `help:"Where to keep what must not be forgotten." default:"understudy-data"`
-}
+// usage is an error of the command line that parsing cannot see.
+type usage string
 
-func (c *serveCommand) Run(ctx context.Context) error {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if c.Host == "" {
-		c.Host = c.Listen
-	}
-	u, err := gateway.ParseUpstream(c.Primary)
-	if err != nil {
-		return err
-	}
-	key, err := serve.SealingKey(c.DataDir)
-	if err != nil {
-		return err
-	}
-	return serve.Run(ctx, serve.Options{
-		Listen: c.Listen, DataDir: c.DataDir, SealingKey: key, Log: log,
-		Tenants: []*gateway.Tenant{{Name: "default", Hosts: []string{c.Host}, Scheme: "http", Upstream: u}},
-	})
-}
+func (u usage) Error() string { return string(u) }

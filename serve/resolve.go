@@ -1,0 +1,112 @@
+package serve
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"understudy/config"
+	"understudy/gateway"
+	"understudy/health"
+)
+
+// Resolve turns a checked configuration into options: it reads the files of the upstreams' certificates. Reload and Log
+// are left to the caller.
+func Resolve(c *config.Config, s *config.Source) (Options, error) {
+	o := Options{
+		HealthPath: c.HealthPath, DataDir: c.DataDir, SealingKeyFile: c.SealingKeyFile, KeyEncryptionKeyFile: c.KeyEncryptionKeyFile,
+		Role: c.Role, Admin: Admin{c.Admin.Listen, c.Admin.TLS.CertFile, c.Admin.TLS.KeyFile, c.Admin.TokenFile},
+		Audit: Audit{c.Audit.Dir, c.Audit.KeepDays, c.Audit.MaxFileBytes}, Settings: c.Tree,
+		Remote: Remote{
+			Listen: c.Backup.Listen, URL: c.Backup.URL, ServerName: c.Backup.TLS.ServerName, CertFile: c.Backup.TLS.CertFile,
+			KeyFile: c.Backup.TLS.KeyFile, CAFile: c.Backup.TLS.CAFile, AllowedNames: c.Backup.AllowedNames, SpoolMaxBytes: c.Backup.SpoolMaxBytes,
+		},
+	}
+	for _, l := range c.Listeners {
+		o.Listeners = append(o.Listeners, Listener{l.Address, l.TLS.CertFile, l.TLS.KeyFile})
+	}
+	print := sha256.New()
+	fmt.Fprintf(print, "%q", c.HealthPath)
+	for i := range c.Tenants {
+		t, files, err := tenant(&c.Tenants[i], s, fmt.Sprintf("tenants[%d]", i))
+		if err != nil {
+			return Options{}, err
+		}
+		o.Tenants = append(o.Tenants, t)
+		flat := c.Tenants[i]
+		flat.ShadowPercent = nil // a pointer would never be the same
+		fmt.Fprintf(print, "%+v %g %x", flat, t.Shadow, files)
+	}
+	o.print = hex.EncodeToString(print.Sum(nil))
+	return o, nil
+}
+
+// tenant returns a tenant, and what its files hold.
+func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []byte, error) {
+	u, err := gateway.ParseUpstream(c.Upstream.URL)
+	if err != nil {
+		return nil, nil, s.Problem(at+".upstream.url", "%s", err)
+	}
+	h := c.Health
+	t := &gateway.Tenant{
+		Name: c.Name, Hosts: c.Hosts, Scheme: c.Scheme, Upstream: u, Issuers: c.Issuers, InFlight: c.Limits.InFlight, Shadow: *c.ShadowPercent,
+		ProbeClient: h.ProbeClient,
+		Health: health.Config{
+			DeadlineMin: h.DeadlineMin, DeadlineMax: h.DeadlineMax, ProbeServing: h.ProbeServing, ProbeAway: h.ProbeAway, ProbeDeadline: h.ProbeDeadline,
+			Grants: h.Grants, Requesters: h.Requesters, Window: h.Window, GoodProbes: h.GoodProbes, Ramp: h.Ramp, RampStep: h.RampStep,
+			RefusedShare: h.RefusedShare, HaltWindow: h.HaltWindow, MaxAbsence: h.MaxAbsence,
+		},
+	}
+	for i, p := range c.TrustedProxies {
+		n, err := config.ParseNetwork(p)
+		if err != nil {
+			return nil, nil, s.Problem(fmt.Sprintf("%s.trusted_proxies[%d]", at, i), "%s", err)
+		}
+		t.Trusted = append(t.Trusted, n)
+	}
+	if u.Scheme != "https" {
+		return t, nil, nil
+	}
+	var files []byte
+	t.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.Upstream.ServerName}
+	if f := c.Upstream.CAFile; f != "" {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, nil, s.Problem(at+".upstream.ca_file", "it cannot be read: %s", err)
+		}
+		t.TLS.RootCAs = x509.NewCertPool()
+		if !t.TLS.RootCAs.AppendCertsFromPEM(b) {
+			return nil, nil, s.Problem(at+".upstream.ca_file", "there is no certificate in %s: it must be PEM", f)
+		}
+		files = append(files, b...)
+	}
+	if f := c.Upstream.ClientCertFile; f != "" {
+		cert, err := tls.LoadX509KeyPair(f, c.Upstream.ClientKeyFile)
+		if err != nil {
+			return nil, nil, s.Problem(at+".upstream.client_cert_file", "it does not load with its key: %s", err)
+		}
+		t.TLS.Certificates = []tls.Certificate{cert}
+		for _, der := range cert.Certificate {
+			files = append(files, der...)
+		}
+	}
+	return t, files, nil
+}
+
+// Logger makes the process's own log.
+func Logger(c config.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(strings.ToUpper(c.Level))); err != nil {
+		level = slog.LevelInfo
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, o))
+}
