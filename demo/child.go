@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,8 +54,9 @@ func (c *child) kill() {
 	c.stdin.Close()
 }
 
-// guardCommand ends what the demo could not end itself: it outlives the demo for that moment. Standard input tells it
-// which process group there is ("123", or "" for none).
+// guardCommand ends what the demo could not end itself: it outlives the demo for that moment. Each line on standard input
+// names the process groups that there are: the primary's, which may be stopped or know nothing of the demo, and
+// understudy's, which ends by itself; 0 for none.
 type guardCommand struct {
 	Dir string `help:"Directory of the demo, which is removed at the end." required:""`
 }
@@ -67,41 +67,67 @@ func (c *guardCommand) Run() error {
 	if !strings.HasPrefix(filepath.Base(c.Dir), dirPrefix) {
 		return fmt.Errorf("%s is no directory of the demo", c.Dir)
 	}
-	pid := 0
+	var primary, program int
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		pid, _ = strconv.Atoi(in.Text())
-	}
-	if pid > 1 {
-		syscall.Kill(-pid, syscall.SIGKILL)
-	}
-	// The other children end by themselves, and write until then.
-	for range 50 {
-		if os.RemoveAll(c.Dir) == nil {
-			time.Sleep(100 * time.Millisecond)
-			if _, err := os.Stat(c.Dir); err != nil {
-				return nil
-			}
+		if _, err := fmt.Sscan(in.Text(), &primary, &program); err != nil {
+			return fmt.Errorf("what the demo says is not understood: %w", err)
 		}
-		time.Sleep(100 * time.Millisecond)
+	}
+	if primary > 1 {
+		syscall.Kill(-primary, syscall.SIGKILL)
+	}
+	if program > 1 {
+		for end := time.Now().Add(10 * time.Second); !idptest.Gone(program) && time.Now().Before(end); {
+			time.Sleep(20 * time.Millisecond)
+		}
+		syscall.Kill(-program, syscall.SIGKILL)
 	}
 	return os.RemoveAll(c.Dir)
 }
 
 // guard is the demo's end of the guard.
 type guard struct {
-	mu sync.Mutex // guards writes
-	c  *child
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+
+	mu               sync.Mutex // guards what follows, and writes
+	primary, program int
 }
 
-// watch tells the guard which process group to end, 0 for none.
-func (g *guard) watch(pid int) {
+// startGuard starts the guard. Unlike the other children it must not be killed with the demo.
+func startGuard(dir string) (*guard, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	g := &guard{cmd: exec.Command(self, "demo", "guard", "--dir", dir)}
+	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C at the demo is not meant for it
+	if g.stdin, err = g.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := g.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the demo's guard: %w", err)
+	}
+	return g, nil
+}
+
+// end lets the guard do its work, and waits for it.
+func (g *guard) end() {
+	g.stdin.Close()
+	g.cmd.Wait()
+}
+
+// watch tells the guard which process groups there are; -1 leaves one as it was.
+func (g *guard) watch(primary, program int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	line := ""
-	if pid > 0 {
-		line = strconv.Itoa(pid)
+	if primary >= 0 {
+		g.primary = primary
 	}
-	io.WriteString(g.c.stdin, line+"\n")
+	if program >= 0 {
+		g.program = program
+	}
+	fmt.Fprintln(g.stdin, g.primary, g.program)
 }
 
 // stopped says whether a process is stopped (SIGSTOP), read from the process table.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,7 @@ func TestPageThroughKillAndReturn(t *testing.T) {
 	see("the provider's page", "the demo's own identity provider")
 	run("submit", chromedp.Click(chromedp.CSS("form button")))
 	see("signed in", "Alice Archer", "Issued by the primary", "Understudy watches and learns")
+	run("a refresh by the primary", atLeast("by-primary", 1))
 
 	press("kill")
 	see("killed", "Alice Archer", "Issued by the backup", "killed: no such process", "nobody was signed out")
@@ -85,6 +87,8 @@ func TestPageThroughKillAndReturn(t *testing.T) {
 	}
 	run("reload", chromedp.Reload())
 	see("reloaded in the outage", "Alice Archer", "Issued by the backup", "nobody was signed out")
+	run("three refreshes by the backup", atLeast("by-backup", 3))
+	see("still", "Alice Archer", "Issued by the backup", "nobody was signed out")
 	for _, scheme := range []string{"light", "dark"} {
 		shoot(t, tab, scheme)
 	}
@@ -96,7 +100,7 @@ func TestPageThroughKillAndReturn(t *testing.T) {
 	press("back")
 	see("back again", "Alice Archer", "Issued by the primary")
 
-	failed, err := chromedp.Run(tab, chromedp.TextContent(chromedp.CSS("#counts dl div:nth-child(3) dd")))
+	failed, err := chromedp.Run(tab, chromedp.TextContent(chromedp.CSS("#failed")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,14 +113,29 @@ func TestPageThroughKillAndReturn(t *testing.T) {
 
 // says waits until the page's text holds all of these, white space aside.
 func says(texts ...string) chromedp.Action[chromedp.Void] {
+	return until(fmt.Sprintf("all of %q", texts), "document.querySelector('main').textContent", func(have string) bool {
+		return holds(have, texts)
+	})
+}
+
+// atLeast waits until the page counts that far.
+func atLeast(id string, n int) chromedp.Action[chromedp.Void] {
+	return until(fmt.Sprintf("%d at #%s", n, id), "document.getElementById('"+id+"').textContent", func(have string) bool {
+		i, err := strconv.Atoi(have)
+		return err == nil && i >= n
+	})
+}
+
+// until evaluates a script again and again until what it returns is good.
+func until(what, script string, good func(string) bool) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
 		var have string
 		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
-			// While the browser goes from page to page there is no text.
-			if s, err := chromedp.Evaluate[string]("document.querySelector('main').textContent")(ctx, tab); err == nil {
+			// While the browser goes from page to page there is nothing.
+			if s, err := chromedp.Evaluate[string](script)(ctx, tab); err == nil {
 				have = strings.Join(strings.Fields(s), " ")
 			}
-			if holds(have, texts) {
+			if good(have) {
 				return nil
 			}
 			select {
@@ -125,7 +144,7 @@ func says(texts ...string) chromedp.Action[chromedp.Void] {
 			case <-time.After(100 * time.Millisecond):
 			}
 		}
-		return fmt.Errorf("the page does not say all of %q; it says %q", texts, have)
+		return fmt.Errorf("the page does not say %s; it says %q", what, have)
 	})
 }
 

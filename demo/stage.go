@@ -60,11 +60,9 @@ func newStage(ctx context.Context, c *Play) (_ *stage, err error) {
 			s.close()
 		}
 	}()
-	g, err := startChild(filepath.Join(dir, "guard.log"), nil, nil, "guard", "--dir", dir)
-	if err != nil {
+	if s.guard, err = startGuard(dir); err != nil {
 		return nil, err
 	}
-	s.guard = &guard{c: g}
 	port, err := idptest.FreePort()
 	if err != nil {
 		return nil, err
@@ -92,6 +90,7 @@ func newStage(ctx context.Context, c *Play) (_ *stage, err error) {
 		r.Close()
 		return nil, err
 	}
+	s.guard.watch(-1, s.program.PID())
 	s.events.Go(func() { s.listen(r) })
 	wait, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
@@ -147,7 +146,7 @@ func (s *stage) set(c condition, pid int) {
 	s.mu.Lock()
 	s.condition, s.pid = c, pid
 	s.mu.Unlock()
-	s.guard.watch(pid)
+	s.guard.watch(pid, -1)
 }
 
 // state is the primary's condition and process id.
@@ -246,10 +245,9 @@ func (s *stage) close() {
 		if _, pid := s.state(); pid != 0 {
 			s.primary.Kill()
 		}
-		s.guard.watch(0)
+		s.guard.watch(0, 0)
 	}
-	s.guard.c.stdin.Close()
-	<-s.guard.c.Done()
+	s.guard.end()
 }
 
 // logs is the end of what understudy printed.
