@@ -1,17 +1,12 @@
 package admin
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,142 +86,66 @@ func parseLogFilter(q url.Values) (*LogFilter, error) {
 	return f, nil
 }
 
-// takes says whether a line is chosen.
-func (f *LogFilter) takes(line []byte) bool {
-	var e audit.Entry
-	if json.Unmarshal(line, &e) != nil {
-		return false // cut by a crash
-	}
-	for _, c := range [][2]string{
-		{f.Tenant, e.Tenant}, {f.Issuer, e.Issuer}, {f.Flow, e.Flow}, {f.Client, e.Client}, {f.Subject, e.Subject}, {f.Session, e.Session},
-		{f.Decision, e.Decision}, {f.Rule, e.Rule}, {f.Address, e.Address}, {f.Key, e.Key},
-	} {
+// takes says whether an entry that the log's own filter chose is chosen.
+func (f *LogFilter) takes(e *audit.Entry) bool {
+	for _, c := range [][2]string{{f.Issuer, e.Issuer}, {f.Flow, e.Flow}, {f.Address, e.Address}} {
 		if c[0] != "" && c[0] != c[1] {
 			return false
 		}
 	}
-	return (f.From.IsZero() || !e.Time.Before(f.From)) && (f.To.IsZero() || !e.Time.After(f.To))
+	return f.Key == "" || slices.Contains(strings.Fields(e.Key), f.Key)
 }
 
-// reader reads a sign-in log's directory from the oldest file on. It remembers how far it came.
-type reader struct {
-	dir  string
-	from string           // files of days before it are left out
-	at   map[string]int64 // bytes read of each file
-}
-
-const logPattern = "sign-ins-*.jsonl"
-
-// more calls f with every complete line that was not read yet.
-func (r *reader) more(ctx context.Context, f func(line []byte) error) error {
-	files, err := filepath.Glob(filepath.Join(r.dir, logPattern))
-	if err != nil {
-		return err
+// ReadLog calls out with every chosen line of the sign-in log in dir, and where the filter follows with every later one
+// until ctx ends.
+func ReadLog(ctx context.Context, dir string, f *LogFilter, out func(line []byte) error) error {
+	af := audit.Filter{
+		Tenant: f.Tenant, Client: f.Client, Subject: f.Subject, Session: f.Session, Decision: f.Decision, Rule: f.Rule, Since: f.From, Until: f.To,
 	}
-	slices.Sort(files)
-	for _, name := range files {
-		if len(r.from) > 0 && strings.TrimPrefix(filepath.Base(name), "sign-ins-") < r.from {
-			continue
-		}
-		if err := r.file(ctx, name, f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *reader) file(ctx context.Context, name string, f func([]byte) error) error {
-	file, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // removed for its age
-	}
-	if err != nil {
-		return fmt.Errorf("read the sign-in log: %w", err)
-	}
-	defer file.Close()
-	if _, err := file.Seek(r.at[name], io.SeekStart); err != nil {
-		return fmt.Errorf("read the sign-in log: %w", err)
-	}
-	b := bufio.NewReaderSize(file, 1<<16)
-	for {
-		line, err := b.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return nil // what has no end yet is read when it has
-		}
+	send := func(e audit.Entry) error {
+		b, err := json.Marshal(e)
 		if err != nil {
 			return fmt.Errorf("read the sign-in log: %w", err)
 		}
-		r.at[name] += int64(len(line))
-		if err := f(bytes.TrimSpace(line)); err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+		return out(b)
 	}
-}
-
-const followEvery = 250 * time.Millisecond
-
-// ReadLog calls out with every chosen line of the sign-in log in dir, and where the filter follows with every later one
-// until ctx ends. sync, where it is given, is called before each look.
-func ReadLog(ctx context.Context, dir string, f *LogFilter, sync func() error, out func(line []byte) error) error {
-	r := &reader{dir: dir, at: map[string]int64{}}
-	if !f.From.IsZero() {
-		r.from = f.From.UTC().Format(time.DateOnly)
-	}
-	if sync != nil {
-		if err := sync(); err != nil {
-			return err
-		}
-	}
-	var last [][]byte // the newest f.Last lines; the oldest of them stands at n % f.Last
-	n := 0
-	err := r.more(ctx, func(line []byte) error {
-		switch {
-		case !f.takes(line):
-			return nil
-		case f.Last == 0:
-			return out(line)
-		case len(last) < f.Last:
-			last = append(last, bytes.Clone(line))
-		default:
-			last[n%f.Last] = bytes.Clone(line)
-		}
-		n++
-		return nil
-	})
-	for i := range last {
-		if err == nil {
-			err = out(last[(n+i)%len(last)])
-		}
-	}
-	if err != nil || !f.Follow {
-		return err
-	}
-	t := time.NewTicker(followEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-		if sync != nil {
-			if err := sync(); err != nil {
-				return err
+	skip := 0
+	if f.Last > 0 {
+		var last []audit.Entry // the newest f.Last; the oldest of them stands at skip % f.Last
+		err := audit.Read(ctx, dir, af, false, func(e audit.Entry) error {
+			switch {
+			case !f.takes(&e):
+				return nil
+			case len(last) < f.Last:
+				last = append(last, e)
+			default:
+				last[skip%f.Last] = e
 			}
-		}
-		err := r.more(ctx, func(line []byte) error {
-			if f.takes(line) {
-				return out(line)
-			}
+			skip++
 			return nil
 		})
-		if err != nil {
+		for i := range last {
+			if err == nil {
+				err = send(last[(skip+i)%len(last)])
+			}
+		}
+		if err != nil || !f.Follow {
 			return err
 		}
 	}
+	err := audit.Read(ctx, dir, af, f.Follow, func(e audit.Entry) error {
+		if !f.takes(&e) {
+			return nil
+		}
+		if skip--; skip >= 0 {
+			return nil // seen above
+		}
+		return send(e)
+	})
+	if f.Follow && ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // log streams the chosen lines as JSON lines.
@@ -244,11 +163,20 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request) {
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // a follower stays for hours
 	rc.Flush()
-	var sync func() error
 	if s.p.Audit != nil {
-		sync = s.p.Audit.Sync
+		err = s.p.Audit.Sync() // what was written before this question is in the answer
 	}
-	err = ReadLog(r.Context(), s.p.AuditDir, f, sync, func(line []byte) error {
+	if err == nil {
+		err = s.stream(r.Context(), w, rc, f)
+	}
+	if err != nil && r.Context().Err() == nil {
+		s.p.Log.Error("the sign-in log cannot be read", "error", err)
+		panic(http.ErrAbortHandler) // the reader must not take a part for the whole
+	}
+}
+
+func (s *Server) stream(ctx context.Context, w http.ResponseWriter, rc *http.ResponseController, f *LogFilter) error {
+	return ReadLog(ctx, s.p.AuditDir, f, func(line []byte) error {
 		if _, err := w.Write(append(line, '\n')); err != nil {
 			return err
 		}
@@ -257,8 +185,4 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request) {
 		}
 		return nil
 	})
-	if err != nil && r.Context().Err() == nil {
-		s.p.Log.Error("the sign-in log cannot be read", "error", err)
-		panic(http.ErrAbortHandler) // the reader must not take a part for the whole
-	}
 }

@@ -68,8 +68,8 @@ func (c *Config) Check(s *Source) error {
 	if !strings.HasPrefix(c.HealthPath, "/") || len(c.HealthPath) < 2 || strings.ContainsAny(c.HealthPath, "?# ") {
 		k.bad("health_path", "it must be a path such as /.understudy/health that the primary does not use")
 	}
-	if c.Audit.KeepDays < 0 {
-		k.bad("audit.keep_days", "it must be 1 or more; leave it out for 30")
+	if c.Audit.KeepDays < -1 {
+		k.bad("audit.keep_days", "it must be 1 or more, or -1 to keep everything; leave it out for 90")
 	}
 	if c.Audit.MaxFileBytes < 1<<16 {
 		k.bad("audit.max_file_bytes", "it must be 65536 or more; leave it out for 256 MiB")

@@ -100,7 +100,7 @@ type Audit struct {
 	// Its directory. Default: `audit` in the data directory.
 	Dir string `yaml:"dir"`
 
-	// Days after which files are removed. Default: 30.
+	// Days after which files are removed; -1: never. Default: 90.
 	KeepDays int `yaml:"keep_days"`
 
 	// Bytes after which a new file is begun within a day. Default: 268435456.

@@ -118,7 +118,7 @@ func (c *Config) Defaults() {
 	text(&c.SealingKeyFile, filepath.Clean(c.DataDir)+".key")
 	text(&c.HealthPath, "/.understudy/health")
 	text(&c.Audit.Dir, filepath.Join(c.DataDir, "audit"))
-	orElse(&c.Audit.KeepDays, 30)
+	orElse(&c.Audit.KeepDays, 90)
 	orElse(&c.Audit.MaxFileBytes, 256<<20)
 	orElse(&c.Backup.SpoolMaxBytes, 256<<20)
 	text(&c.Log.Level, "info")

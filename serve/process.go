@@ -176,7 +176,8 @@ func (p *process) openParts() {
 		}
 	}
 	dir := o.auditDir()
-	if p.signins, err = audit.Open(dir); err != nil {
+	log := audit.Options{KeepDays: o.Audit.KeepDays, MaxFileBytes: o.Audit.MaxFileBytes}
+	if p.signins, err = log.Open(dir); err != nil {
 		p.problems.add("audit_failed", err, "make "+dir+" writable, then restart: no answer without a line in the sign-in log")
 		p.signins = nil
 	}
@@ -228,7 +229,7 @@ func (p *process) background(ctx context.Context, eg *errgroup.Group) {
 		eg.Go(func() error { return p.ring.Run(ctx) })
 	}
 	if p.signins != nil {
-		eg.Go(func() error { return p.keepLog(ctx) })
+		eg.Go(func() error { return p.signins.Run(ctx) })
 	}
 	if p.remote != nil {
 		eg.Go(func() error { return p.remote.Run(ctx) })
@@ -246,22 +247,6 @@ func (p *process) background(ctx context.Context, eg *errgroup.Group) {
 		p.ready.Store(false)
 		return nil
 	})
-}
-
-// keepLog syncs the sign-in log until ctx ends.
-func (p *process) keepLog(ctx context.Context) error {
-	t := time.NewTicker(100 * time.Millisecond)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			if err := p.signins.Sync(); err != nil {
-				p.o.Log.Error("the sign-in log is not on disk", "error", err)
-			}
-		}
-	}
 }
 
 // openDoors opens the admin API, and the backup's door for its gateways.
@@ -345,6 +330,11 @@ func (p *process) trouble() []admin.Problem {
 	if p.db != nil {
 		if err := p.db.Failed(); err != nil {
 			out = append(out, admin.Problem{Code: "store_failed", Text: err.Error(), Mend: "free space or mend the disk, then restart: until then nothing is learned and the backup does not play"})
+		}
+	}
+	if p.signins != nil {
+		if err := p.signins.Err(); err != nil {
+			out = append(out, admin.Problem{Code: "audit_failed", Text: err.Error(), Mend: "free space, or make " + p.o.auditDir() + " writable: until then the backup does not play, because every answer leaves a line"})
 		}
 	}
 	if p.remote != nil && p.remote.Away() {

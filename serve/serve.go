@@ -21,6 +21,7 @@ import (
 
 	"understudy/flow"
 	"understudy/flow/oauth"
+	"understudy/flow/oidc"
 	"understudy/gateway"
 	"understudy/store"
 )
@@ -30,6 +31,7 @@ func Flows() []flow.Flow {
 	return []flow.Flow{
 		oauth.Refresh{},
 		oauth.Grant{},
+		oidc.UserInfo{},
 	}
 }
 

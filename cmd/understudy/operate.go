@@ -323,7 +323,7 @@ func (c *logCommand) Run(ctx context.Context, std *streams) error {
 		if _, serr := os.Stat(dir); serr != nil {
 			return err
 		}
-		return admin.ReadLog(ctx, dir, f, nil, out)
+		return admin.ReadLog(ctx, dir, f, out)
 	}
 	return err
 }
