@@ -28,17 +28,39 @@ type trip struct {
 	proof     flow.Proof
 	key       []byte // of the client's secret
 	st        backup.Standing
-	grant     string // stands for the grant where failures are counted
+	grant     string // stands for the grant where failures are counted; "" where anybody could have provoked the answer
 	sent      time.Time
+}
+
+func (g *Gateway) trip(r *http.Request, v *visit) *trip {
+	t := &trip{g: g, v: v, out: r, ask: &flow.Ask{Unplayable: "no_flow"}, monitor: v.tenant.monitors[flow.Token]}
+	if v.exchange != nil {
+		t.ask = v.exchange.Ask()
+	}
+	return t
+}
+
+// away answers from the backup without a thought of the primary where the breaker is open. It returns nil where the
+// ordinary way must decide.
+func (g *Gateway) away(r *http.Request, v *visit) *http.Response {
+	if v.exchange == nil || v.tenant.monitors[flow.Token].Share() > 0 {
+		return nil
+	}
+	t := g.trip(r, v)
+	if t.ask.Artifact.Kind != session.RefreshToken || t.ask.Unplayable != "" || len(v.spellings()) > 1 {
+		return nil
+	}
+	t.lookup = g.lookup(v, t.ask.Artifact.Value)
+	t.place = t.lookup
+	if p := t.play(r.Context(), "breaker"); p.settles() {
+		return p.resp
+	}
+	return nil
 }
 
 // exchange sends a buffered request to the primary, or to the backup, and returns the reply for the client.
 func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) {
-	t := &trip{g: g, v: v, out: out, ask: &flow.Ask{Unplayable: "no_flow"}, monitor: v.tenant.monitors[flow.Token]}
-	if v.exchange != nil {
-		t.ask = v.exchange.Ask()
-	}
-	t.grant = "address " + v.address
+	t := g.trip(out, v)
 	ctx := out.Context()
 	if resp := t.ownToken(ctx); resp != nil {
 		return resp, nil
@@ -89,7 +111,7 @@ func (t *trip) plain(ctx context.Context) (*http.Response, error) {
 	t.sent = t.g.c.Now()
 	o, resp := t.send(ctx, t.v.request.Body)
 	rule := classify(t.g.rules, o)
-	t.tell(rule)
+	t.tell(rule, o)
 	if rule == nil {
 		if t.v.exchange != nil && t.v.flow.Endpoint() == flow.Token {
 			t.g.learner.offer(t, o, "")
@@ -115,15 +137,20 @@ func (t *trip) pass(rule *Rule, o *outcome, resp *http.Response) (*http.Response
 }
 
 // tell tells the monitor what became of a request.
-func (t *trip) tell(rule *Rule) {
+func (t *trip) tell(rule *Rule, o *outcome) {
 	if rule == nil {
-		t.monitor.Success(t.grant, t.g.c.Now().Sub(t.sent))
+		grant := t.grant
+		if grant == "" && o.status == http.StatusOK {
+			grant = "new" // somebody signed in
+		}
+		t.monitor.Success(grant, t.g.c.Now().Sub(t.sent))
 		return
 	}
 	t.g.Counts.Rule(t.v.tenant.Name, string(t.v.endpoint), rule.Name)
-	// What a requester may have brought about counts only for plain requests, and a 4xx never (design, law 1).
+	// What a requester may have brought about counts only for plain requests with a token that was approved before, and
+	// a 4xx never (design, law 1).
 	if rule.Origin == health.Beyond || rule.Origin == health.Doubt && !rule.Probe && t.odd() == "" && t.st.Known {
-		t.monitor.Failure(t.grant, rule.Origin)
+		t.monitor.FailureBy(t.grant, t.v.address, rule.Origin)
 	}
 }
 
@@ -178,6 +205,10 @@ type result struct {
 // forward asks the primary, and the backup where it does not answer in time.
 func (t *trip) forward(ctx context.Context, body []byte) (*http.Response, error) {
 	opened := t.monitor.Opened() // taken before sending, so that a breaker that opens meanwhile closes it
+	landed := func() time.Duration { return 0 }
+	if t.st.Known && t.odd() == "" {
+		landed = t.monitor.Sent(t.grant, t.v.address) // its silence counts once it is overdue
+	}
 	done := make(chan result, 1)
 	t.sent = t.g.c.Now()
 	// The exchange goes on when the client has been answered or is gone, because its reply matters.
@@ -185,6 +216,7 @@ func (t *trip) forward(ctx context.Context, body []byte) (*http.Response, error)
 	finish := t.g.late.begin(t.place)
 	go func() {
 		o, resp := t.send(up, body)
+		landed()
 		done <- result{o, resp}
 	}()
 	leave := func() {
@@ -216,9 +248,6 @@ func (t *trip) forward(ctx context.Context, body []byte) (*http.Response, error)
 			return nil, ctx.Err()
 		case <-timer:
 			timer = nil
-			if t.odd() == "" {
-				t.monitor.Failure(t.grant, health.Doubt)
-			}
 			if !t.may(ctx, health.Doubt, false) {
 				continue
 			}
@@ -238,7 +267,7 @@ func (t *trip) decide(ctx context.Context, o *outcome, resp *http.Response) (*ht
 	if rule == nil && !t.g.vouched(ctx, t.v, o) {
 		rule = unknownKey()
 	}
-	t.tell(rule)
+	t.tell(rule, o)
 	if rule == nil {
 		return t.answered(ctx, o, resp)
 	}
@@ -266,18 +295,24 @@ func (t *trip) may(ctx context.Context, origin health.Origin, probe bool) bool {
 	case probe || t.odd() != "":
 		return t.monitor.Suspect(ctx)
 	}
-	return t.monitor.Elsewhere(t.grant) || t.g.late.firstDoubt(t.grant) || t.monitor.Suspect(ctx)
+	return t.monitor.ElsewhereBy(t.grant, t.v.address) || t.g.late.firstDoubt(t.grant) || t.monitor.Suspect(ctx)
 }
 
 // answered learns from the primary's answer, keeps a refusal durably, and passes it on.
 func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*http.Response, error) {
 	if o.status == http.StatusOK {
+		if t.st.Known {
+			t.monitor.Accepted(t.grant)
+		}
 		t.g.learner.offer(t, o, "")
 		if t.place != t.lookup && resp != nil {
 			// The successor's reply is on its way to the client: the old token goes its own way again.
 			t.step(ctx, session.Successor{State: session.Delivered, At: t.sent.UnixNano()})
 		}
 		return resp, nil
+	}
+	if t.st.Known && o.object.Text("error") == "invalid_grant" && !t.st.Told {
+		t.monitor.Refused(t.grant)
 	}
 	t.refused(ctx, o)
 	return resp, nil

@@ -186,8 +186,22 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if !g.read(w, r, v) {
 			return
 		}
+		if resp := g.away(r, v); resp != nil {
+			write(w, resp)
+			return
+		}
 	}
 	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
+}
+
+// write writes a reply of the backup's.
+func write(w http.ResponseWriter, resp *http.Response) {
+	for k, vs := range resp.Header {
+		w.Header()[k] = vs
+	}
+	w.WriteHeader(resp.StatusCode)
+	io.Copy(w, resp.Body)
+	resp.Body.Close()
 }
 
 func (g *Gateway) tenant(host string) *Tenant {

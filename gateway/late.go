@@ -153,7 +153,7 @@ func (t *trip) ambiguous(ctx context.Context) {
 // late takes a reply that came when its client was no longer waiting.
 func (t *trip) late(ctx context.Context, o *outcome) {
 	rule := classify(t.g.rules, o)
-	t.tell(rule)
+	t.tell(rule, o)
 	switch {
 	case rule != nil && o.err != nil && o.sent:
 		t.ambiguous(ctx)

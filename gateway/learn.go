@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"understudy/backup"
 	"understudy/flow"
 	"understudy/session"
@@ -47,38 +49,52 @@ func (l *learner) offer(t *trip, o *outcome, held string) {
 	}
 }
 
-// run seals and sends in the order in which the exchanges ended, in batches of what has gathered.
+// run seals in the order in which the exchanges ended, while what was sealed before is being kept. What is queued when
+// ctx ends is learned still: a restart must not forget who has just signed in.
 func (l *learner) run(ctx context.Context) error {
+	sealed := make(chan []*backup.Learned, 1)
+	var eg errgroup.Group
+	eg.Go(func() error {
+		for ms := range sealed {
+			l.keep(context.WithoutCancel(ctx), ms)
+		}
+		return nil
+	})
 	for {
-		var first *lesson
+		var x *lesson
 		select {
+		case x = <-l.queue:
 		case <-ctx.Done():
-			// What is queued is learned still: a restart must not forget who has just signed in.
-			select {
-			case first = <-l.queue:
-			default:
-				return nil
-			}
-		case first = <-l.queue:
-		}
-		l.batch(context.WithoutCancel(ctx), first)
-	}
-}
-
-func (l *learner) batch(ctx context.Context, first *lesson) {
-	var ms []*backup.Learned
-	for x := first; x != nil; {
-		if m := l.seal(ctx, x); m != nil {
-			ms = append(ms, m)
-		}
-		x = nil
-		if len(ms) < learnBatch {
 			select {
 			case x = <-l.queue:
 			default:
+				close(sealed)
+				return eg.Wait()
 			}
 		}
+		sealed <- l.batch(context.WithoutCancel(ctx), x)
 	}
+}
+
+// batch seals an exchange and what has gathered behind it.
+func (l *learner) batch(ctx context.Context, x *lesson) (ms []*backup.Learned) {
+	for {
+		if m := l.seal(ctx, x); m != nil {
+			ms = append(ms, m)
+		}
+		if len(ms) == learnBatch {
+			return ms
+		}
+		select {
+		case x = <-l.queue:
+		default:
+			return ms
+		}
+	}
+}
+
+// keep gives what was sealed to the backup.
+func (l *learner) keep(ctx context.Context, ms []*backup.Learned) {
 	if len(ms) == 0 {
 		return
 	}

@@ -42,6 +42,7 @@ func (p played) settles() bool { return p.no == nil || p.no.Definite }
 func (t *trip) play(ctx context.Context, trigger string) played {
 	if !t.prove() {
 		no := flow.NotNow("limited")
+		no.Definite = true // the primary is not asked in its place
 		t.g.Counts.Refused(t.v.tenant.Name, t.v.flow.Name(), no.Code)
 		return played{t.refuse(no), no}
 	}

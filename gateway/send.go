@@ -47,7 +47,8 @@ func exchange(rt http.RoundTripper, out *http.Request, e flow.Endpoint) (*outcom
 		return o, nil
 	}
 	defer resp.Body.Close()
-	o.sent, o.status, o.header = true, resp.StatusCode, resp.Header
+	// A copy: the proxy goes on changing the reply's own.
+	o.sent, o.status, o.header = true, resp.StatusCode, resp.Header.Clone()
 	o.body, err = io.ReadAll(io.LimitReader(resp.Body, maxReplyBody+1))
 	switch {
 	case err != nil:

@@ -49,3 +49,6 @@ func (m *Monitor) State() State {
 	}
 	return s
 }
+
+// Share is the percentage of sessions that the primary gets; 0 while the breaker is open.
+func (m *Monitor) Share() int { return int(m.share.Load()) }

@@ -1,0 +1,258 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"understudy/gateway"
+	"understudy/health"
+	"understudy/idptest"
+	"understudy/serve"
+	"understudy/session"
+)
+
+// keycloak is one real Keycloak for all tests of the package; whoever kills it brings it back.
+func keycloak(t *testing.T) *idptest.Keycloak {
+	t.Helper()
+	shared.once.Do(func() {
+		ctx := context.Background()
+		if shared.err = idptest.InstallKeycloak(ctx); shared.err != nil {
+			return
+		}
+		if shared.dir, shared.err = os.MkdirTemp("", "gateway-test-"); shared.err != nil {
+			return
+		}
+		shared.kc, shared.err = idptest.StartKeycloak(ctx, filepath.Join(shared.dir, "kc"))
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.kc
+}
+
+var shared struct {
+	once sync.Once
+	kc   *idptest.Keycloak
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shared.kc != nil {
+		shared.kc.Kill()
+	}
+	os.RemoveAll(shared.dir)
+	os.Exit(code)
+}
+
+// rig is an understudy in this process, in front of a primary.
+type rig struct {
+	t      *testing.T
+	url    string
+	dir    string
+	backup gateway.Backup
+	seal   *session.Sealer
+	log    *bytes.Buffer
+	logMu  sync.Mutex
+	stop   func()
+}
+
+func newRig(t *testing.T, primary string, change ...func(*gateway.Tenant)) *rig {
+	t.Helper()
+	port, err := idptest.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := fmt.Sprintf("127.0.0.1:%d", port)
+	u, err := gateway.ParseUpstream(primary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := bytes.Repeat([]byte{7}, 32)
+	seal, err := session.NewSealer(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, url: "http://" + host, dir: t.TempDir(), seal: seal, log: &bytes.Buffer{}}
+	tenant := &gateway.Tenant{
+		Name: "default", Hosts: []string{host}, Scheme: "http", Upstream: u,
+		Health: health.Config{ProbeAway: 200 * time.Millisecond, RampStep: 300 * time.Millisecond},
+	}
+	for _, c := range change {
+		c(tenant)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- serve.Run(ctx, serve.Options{
+			Listen: host, Tenants: []*gateway.Tenant{tenant}, DataDir: r.dir, SealingKey: key,
+			Log:   slog.New(slog.NewTextHandler(r, nil)),
+			Hooks: serve.Hooks{Backup: func(b gateway.Backup) gateway.Backup { r.backup = b; return b }},
+		})
+	}()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+		if t.Failed() {
+			r.logMu.Lock()
+			defer r.logMu.Unlock()
+			t.Log(r.log.String())
+		}
+	})
+	t.Cleanup(r.stop)
+	for range 200 {
+		if resp, err := http.Get(r.url + "/.understudy/health"); err == nil {
+			resp.Body.Close()
+			return r
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatal("does not serve")
+	return nil
+}
+
+func (r *rig) Write(b []byte) (int, error) {
+	r.logMu.Lock()
+	defer r.logMu.Unlock()
+	return r.log.Write(b)
+}
+
+// tokens are what a client holds.
+type tokens struct {
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+	IDToken      string `json:"id_token"`
+	Error        string `json:"error"`
+	Description  string `json:"error_description"`
+	status       int
+	code         string
+}
+
+func (r *rig) realm(name string) string { return r.url + "/realms/" + name }
+
+// signIn signs a user in at Keycloak through the gateway, with the client "web", and waits until that is learned.
+func (r *rig) signIn(realm, user string) *tokens {
+	r.t.Helper()
+	b := &idptest.Browser{}
+	q := url.Values{"client_id": {"web"}, "response_type": {"code"}, "scope": {"openid"}, "state": {"s"}, "nonce": {"n-" + user}, "redirect_uri": {"http://127.0.0.1:9999/cb"}}
+	at, err := b.Visit(r.t.Context(), r.realm(realm)+"/protocol/openid-connect/auth?"+q.Encode(), "http://127.0.0.1:9999/cb",
+		map[string]string{"username": user, "password": "pw-" + user})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	code := at.Query().Get("code")
+	got := r.token(realm, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {"http://127.0.0.1:9999/cb"}})
+	if got.AccessToken == "" {
+		r.t.Fatalf("sign-in: %d %s %s", got.status, got.Error, got.Description)
+	}
+	got.code = code
+	r.learned(realm, got.RefreshToken)
+	return got
+}
+
+// learned waits until the record of a refresh token is there.
+func (r *rig) learned(realm, refreshToken string) {
+	r.t.Helper()
+	look := r.seal.Lookup(session.RefreshToken, "default", r.realm(realm), refreshToken)
+	for range 300 {
+		if st, err := r.backup.Standing(r.t.Context(), "default", look); err == nil && st.Known {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	r.t.Fatal("the sign-in was not learned")
+}
+
+// token asks the token endpoint as the client "web".
+func (r *rig) token(realm string, form url.Values, change ...func(*http.Request)) *tokens {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, r.realm(realm)+"/protocol/openid-connect/token", strings.NewReader(form.Encode()))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.SetBasicAuth("web", "web-secret")
+	for _, c := range change {
+		c(req)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return &tokens{Error: "transport", Description: err.Error()}
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return &tokens{Error: "transport", Description: err.Error()}
+	}
+	out := &tokens{status: resp.StatusCode}
+	if json.Unmarshal(b, out) != nil {
+		out.Error, out.Description = "not JSON", string(b[:min(len(b), 200)])
+	}
+	return out
+}
+
+func (r *rig) refresh(realm, refreshToken string, change ...func(*http.Request)) *tokens {
+	r.t.Helper()
+	return r.token(realm, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refreshToken}}, change...)
+}
+
+// byBackup says whether an ID token was issued by the backup.
+func (t *tokens) byBackup() bool {
+	return t.IDToken != "" && strings.HasPrefix(kid(t.IDToken), "bk-")
+}
+
+// setUser changes a user at Keycloak itself, past the gateway.
+func setUser(t *testing.T, kc *idptest.Keycloak, realm, user string, change map[string]any) {
+	t.Helper()
+	do := func(method, path, token string, body io.Reader, contentType string) []byte {
+		req, err := http.NewRequestWithContext(t.Context(), method, kc.URL()+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", contentType)
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode/100 != 2 {
+			t.Fatalf("%s %s: %d %s", method, path, resp.StatusCode, b)
+		}
+		return b
+	}
+	var admin tokens
+	form := url.Values{"grant_type": {"password"}, "client_id": {"admin-cli"}, "username": {"admin"}, "password": {"admin"}}
+	if err := json.Unmarshal(do("POST", "/realms/master/protocol/openid-connect/token", "", strings.NewReader(form.Encode()), "application/x-www-form-urlencoded"), &admin); err != nil {
+		t.Fatal(err)
+	}
+	var users []struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(do("GET", "/admin/realms/"+realm+"/users?exact=true&username="+user, admin.AccessToken, nil, "application/json"), &users); err != nil || len(users) != 1 {
+		t.Fatalf("user %s: %v", user, err)
+	}
+	b, err := json.Marshal(change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do("PUT", "/admin/realms/"+realm+"/users/"+users[0].ID, admin.AccessToken, bytes.NewReader(b), "application/json")
+}
