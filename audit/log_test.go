@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -576,21 +575,25 @@ func TestOpenMakesFilesPrivate(t *testing.T) {
 	}
 }
 
-func FuzzRead(f *testing.F) {
+// oddFiles are contents that a crash, a disk or a stranger may leave.
+func oddFiles() [][]byte {
 	e := entry("1", time.Now())
 	line := e.append(nil)
-	for _, s := range [][]byte{line, line[:len(line)-1], line[20:], {}, []byte("\n\n{}\n[]\nnull\n"), bytes.Repeat([]byte("x"), maxLine+1),
-		append(bytes.Repeat([]byte("x"), maxLine+9), append([]byte("\n"), line...)...), []byte(`{"time":"x","decision":1}`)} {
-		f.Add(s)
+	return [][]byte{
+		line, line[:len(line)-1], line[20:], {}, []byte("\n\n{}\n[]\nnull\n"), bytes.Repeat([]byte("x"), maxLine+1),
+		append(bytes.Repeat([]byte("x"), maxLine+9), append([]byte("\n"), line...)...), []byte(`{"time":"x","decision":1}`),
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
+}
+
+// Whatever is in a file: a line that is written after it is read after it.
+func TestAnyFileIsContinued(t *testing.T) {
+	for i, b := range oddFiles() {
 		dir := t.TempDir()
 		path := filepath.Join(dir, fileName{time.Now().UTC().Format(dayFormat), 1}.String())
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		before := read(t, dir, Filter{})
-		// Whatever is in the file: a line that is written after it is read after it.
 		l := openLog(t, dir, Options{})
 		write(t, l, entry("written", time.Now()))
 		if err := l.Close(); err != nil {
@@ -598,10 +601,52 @@ func FuzzRead(f *testing.F) {
 		}
 		after := read(t, dir, Filter{})
 		if len(after) != len(before)+1 || after[len(after)-1].ID != "written" {
-			t.Fatalf("%d entries, then %d", len(before), len(after))
+			t.Errorf("file %d: %d entries, then %d", i, len(before), len(after))
 		}
-		if !slices.EqualFunc(before, after[:len(before)], func(a, b Entry) bool { return a.ID == b.ID }) {
-			t.Fatal("other entries than before")
+	}
+}
+
+// The two ends of a line that is too long make no entry together.
+func TestLongLineIsPassedOverWhole(t *testing.T) {
+	e := entry("1", time.Unix(1, 0))
+	line := e.append(nil)
+	r := reader{yield: func(e Entry) error { return fmt.Errorf("yielded %q", e.ID) }}
+	for _, piece := range [][]byte{line[:40], bytes.Repeat([]byte("x"), maxLine), line[40:]} {
+		if err := r.take(piece); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	for i, b := range oddFiles() {
+		f.Add(b, i*7)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		// entriesOf reads the pieces as they come from a file.
+		entriesOf := func(pieces ...[]byte) (out []Entry) {
+			r := reader{yield: func(e Entry) error { out = append(out, e); return nil }}
+			for _, p := range pieces {
+				if err := r.take(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := r.end(); err != nil {
+				t.Fatal(err)
+			}
+			if len(r.line) > maxLine {
+				t.Fatalf("%d bytes are kept", len(r.line))
+			}
+			return out
+		}
+		whole := entriesOf(b)
+		if cut = max(0, min(cut, len(b))); !reflect.DeepEqual(whole, entriesOf(b[:cut], b[cut:])) {
+			t.Fatal("other entries when read in pieces")
+		}
+		e := entry("written", time.Unix(1, 0))
+		after := entriesOf(b, []byte("\n"), e.append(nil))
+		if len(after) != len(whole)+1 || after[len(whole)].ID != "written" {
+			t.Fatalf("%d entries, then %d", len(whole), len(after))
 		}
 	})
 }

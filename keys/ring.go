@@ -252,10 +252,10 @@ type Info struct {
 	Published time.Time `json:"published"`
 	NotBefore time.Time `json:"notBefore"`
 	NotAfter  time.Time `json:"notAfter,omitzero"`
-	Ends      time.Time `json:"ends,omitzero"`     // a retired key leaves the published set
-	Replaced  time.Time `json:"replaced,omitzero"` // the current key: when the next takes its place, if all goes well
-	Young     bool      `json:"young,omitempty"`   // signs before all verifiers can know it
-	Signer    string    `json:"signer,omitempty"`  // "go" or "openssl 3.x.y"; empty: it has no private half any more
+	Ends      time.Time `json:"ends,omitzero"`    // a retired key leaves the published set
+	Due       time.Time `json:"due,omitzero"`     // the current key: when the next takes its place, if all goes well
+	Young     bool      `json:"young,omitempty"`  // signs before all verifiers can know it
+	Signer    string    `json:"signer,omitempty"` // "go" or "openssl 3.x.y"; empty: it has no private half any more
 	// Fallbacks is how many signatures OpenSSL failed to make and Go made in its place.
 	Fallbacks uint64 `json:"fallbacks,omitempty"`
 }
@@ -271,7 +271,7 @@ func (r *Ring) List() []Info {
 				NotBefore: k.NotBefore, NotAfter: k.NotAfter, Ends: k.Ends, Young: k.Young(now),
 			}
 			if k.State == Current {
-				i.Replaced = k.NotBefore.Add(r.o.Period)
+				i.Due = k.NotBefore.Add(r.o.Period)
 			}
 			if k.signer != nil {
 				i.Signer = "go"
