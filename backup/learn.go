@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"time"
 
 	"understudy/session"
 	"understudy/store"
@@ -47,7 +48,7 @@ func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 	var b store.Batch
 	out := make([]Outcome, len(ls))
 	for i, l := range ls {
-		o, err := s.learn(ctx, &b, l)
+		o, err := s.learn(&b, l)
 		if err != nil {
 			return nil, fmt.Errorf("learn: %w", err)
 		}
@@ -59,7 +60,7 @@ func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 	return out, nil
 }
 
-func (s *Service) learn(ctx context.Context, b *store.Batch, l *Learned) (Outcome, error) {
+func (s *Service) learn(b *store.Batch, l *Learned) (Outcome, error) {
 	d := session.Door{
 		Client: l.Client, Subject: l.Subject, Session: l.Session, ClientAuth: l.ClientAuth,
 		Approved: l.Sent, Unlearned: l.Unlearned, Grant: l.Sealed.Record,
@@ -141,7 +142,7 @@ func (s *Service) learn(ctx context.Context, b *store.Batch, l *Learned) (Outcom
 			return Outcome{}, err
 		}
 	}
-	if err := s.learnClient(ctx, b, l, superseded); err != nil {
+	if err := s.learnClient(b, l, superseded); err != nil {
 		return Outcome{}, err
 	}
 	return Outcome{Unlearned: d.Unlearned}, nil
@@ -158,15 +159,18 @@ func (s *Service) supersede(b *store.Batch, l *Learned, lookup session.ID, d *se
 
 // learnClient keeps what the exchange shows about the client: an accepted secret, the shape of its replies, and what
 // becomes of superseded tokens.
-func (s *Service) learnClient(ctx context.Context, b *store.Batch, l *Learned, superseded int64) error {
+func (s *Service) learnClient(b *store.Batch, l *Learned, superseded int64) error {
 	if !l.SecretID.Zero() {
-		known, err := s.Sessions.Secrets(ctx, l.Tenant, l.Client)
+		was, err := s.Sessions.Secret(l.Tenant, l.Client, l.SecretID)
 		if err != nil {
 			return err
 		}
-		if was := known[l.SecretID]; l.Sent > was.Approved+int64(secretStep) || was.Refused >= was.Approved && l.Sent > was.Refused {
+		if was == nil {
+			was = &session.Secret{ID: l.SecretID, First: l.Sent}
+		}
+		if l.Sent > was.Approved+secretStep || was.Refused >= was.Approved && l.Sent > was.Refused {
 			was.Method, was.Approved = l.ClientAuth, l.Sent
-			if err := s.Sessions.PutSecret(b, l.Tenant, l.Client, l.SecretID, was); err != nil {
+			if err := s.Sessions.PutSecret(b, l.Tenant, l.Client, *was); err != nil {
 				return err
 			}
 		}
@@ -190,7 +194,7 @@ func (s *Service) learnClient(ctx context.Context, b *store.Batch, l *Learned, s
 }
 
 // secretStep is how often it is written down again that a secret was accepted.
-const secretStep = 5 * 60 * 1e9
+const secretStep = int64(5 * time.Minute)
 
 func (s *Service) rotation(b *store.Batch, tenant string, client session.ID, what string, at int64) error {
 	h, err := s.Sessions.Habit(tenant, client)
@@ -220,16 +224,12 @@ func (s *Service) Refused(ctx context.Context, r *Refused) error {
 		if r.SecretID.Zero() {
 			return nil
 		}
-		known, err := s.Sessions.Secrets(ctx, r.Tenant, r.Client)
-		if err != nil {
+		was, err := s.Sessions.Secret(r.Tenant, r.Client, r.SecretID)
+		if err != nil || was == nil {
 			return err
 		}
-		was, ok := known[r.SecretID]
-		if !ok {
-			return nil
-		}
 		was.Refused = max(was.Refused, r.Sent)
-		if err := s.Sessions.PutSecret(&b, r.Tenant, r.Client, r.SecretID, was); err != nil {
+		if err := s.Sessions.PutSecret(&b, r.Tenant, r.Client, *was); err != nil {
 			return err
 		}
 	default:

@@ -120,7 +120,7 @@ func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
 // client checks the client authentication against what the primary approved: the same client, by the same method or a
 // stronger one. A confidential client's secret is proved by opening the door; here it is checked that the primary has
 // not refused it since.
-func (s *Service) client(ctx context.Context, a *attempt) *flow.Refusal {
+func (s *Service) client(_ context.Context, a *attempt) *flow.Refusal {
 	p, d := a.play.Client, a.door
 	if d.Kind == session.AccessToken {
 		return nil // a bearer token: whoever presents it
@@ -137,22 +137,24 @@ func (s *Service) client(ctx context.Context, a *attempt) *flow.Refusal {
 	if p.SecretID.Zero() {
 		return flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
 	}
-	known, err := s.Sessions.Secrets(ctx, a.play.Tenant, d.Client)
+	mine, err := s.Sessions.Secret(a.play.Tenant, d.Client, p.SecretID)
 	if err != nil {
-		s.Log.Error("a client's proofs cannot be read", "tenant", a.play.Tenant, "error", err)
+		s.Log.Error("a client's proof cannot be read", "tenant", a.play.Tenant, "error", err)
 		return flow.NotNow("store_failed")
 	}
-	mine, ok := known[p.SecretID]
-	if !ok {
+	switch {
+	case mine == nil:
 		return flow.NotNow("client_unknown_secret")
-	}
-	if mine.Refused >= mine.Approved {
+	case mine.Refused >= mine.Approved:
 		return flow.NotNow("client_secret_refused")
 	}
-	for id, other := range known {
-		if id != p.SecretID && other.Approved > mine.Approved && a.now.UnixNano() > other.Approved+int64(session.SecretAfter) {
-			return flow.NotNow("client_secret_replaced")
-		}
+	last, err := s.Sessions.Secret(a.play.Tenant, d.Client, session.ID{})
+	if err != nil {
+		return flow.NotNow("store_failed")
+	}
+	if last != nil && last.ID != mine.ID && last.Approved > mine.Approved &&
+		a.now.UnixNano() > max(last.First, mine.Approved)+int64(session.SecretAfter) {
+		return flow.NotNow("client_secret_replaced")
 	}
 	return nil
 }

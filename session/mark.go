@@ -57,6 +57,9 @@ func (s *Store) PutMark(b *store.Batch, tenant string, m Mark) error {
 	if err != nil {
 		return fmt.Errorf("keep a mark: %w", err)
 	}
+	if err := s.marks.add(s, k); err != nil {
+		return err
+	}
 	b.Raise(k, uint64(max(m.At, m.Lifted)), v)
 	return nil
 }
@@ -74,6 +77,9 @@ func (s *Store) Mark(ctx context.Context, tenant string, ms ...Mark) error {
 
 func (s *Store) mark(tenant string, final bool, of What, id ID) (*Mark, error) {
 	k := markPlace(tenant, final, of, id)
+	if there, err := s.marks.has(s, k); err != nil || !there {
+		return nil, err
+	}
 	e, err := s.KV.Get(k)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,8 +18,8 @@ type Object []Member
 
 // Member is one name and its value as JSON text.
 type Member struct {
-	Name  string         `cbor:"n"`
-	Value jsontext.Value `cbor:"v"`
+	Name  string
+	Value jsontext.Value
 }
 
 const (
@@ -39,46 +40,145 @@ func ParseObject(b []byte) (Object, error) {
 		return nil, fmt.Errorf("%w: more than %d levels", ErrObject, maxDepth)
 	}
 	d := jsontext.NewDecoder(bytes.NewReader(b))
-	t, err := d.ReadToken()
-	if err != nil || t.Kind() != '{' {
-		return nil, fmt.Errorf("%w: it does not begin as one", ErrObject)
+	whole, err := d.ReadValue()
+	if err != nil || whole.Kind() != '{' {
+		return nil, fmt.Errorf("%w: it is not well-formed, or a name occurs twice", ErrObject)
 	}
+	whole = bytes.Clone(whole)
+	if _, err := d.ReadToken(); err != io.EOF {
+		return nil, fmt.Errorf("%w: something follows it", ErrObject)
+	}
+	return split(whole)
+}
+
+// split cuts a well-formed JSON object into its members, which share its bytes.
+func split(b []byte) (Object, error) {
 	o := make(Object, 0, 16)
-	for d.PeekKind() == '"' {
-		t, err := d.ReadToken()
-		if err != nil {
-			return nil, fmt.Errorf("%w: member %d has no name, or one that was there before", ErrObject, len(o)+1)
+	for i := 1; ; {
+		if i = skip(b, i); b[i] == '}' {
+			return o, nil
 		}
-		name := t.String()
-		v, err := d.ReadValue()
-		if err != nil {
-			return nil, fmt.Errorf("%w: the value of member %d", ErrObject, len(o)+1)
+		if b[i] == ',' {
+			i = skip(b, i+1)
 		}
 		if len(o) == maxMembers {
 			return nil, fmt.Errorf("%w: more than %d members", ErrObject, maxMembers)
 		}
-		o = append(o, Member{name, bytes.Clone(v)})
+		end := value(b, i)
+		name := text(b[i:end])
+		i = skip(b, skip(b, end)+1) // the colon
+		end = value(b, i)
+		o = append(o, Member{name, b[i:end:end]})
+		i = end
 	}
-	if t, err := d.ReadToken(); err != nil || t.Kind() != '}' {
-		return nil, fmt.Errorf("%w: it does not end as one", ErrObject)
-	}
-	if _, err := d.ReadToken(); err != io.EOF {
-		return nil, fmt.Errorf("%w: something follows it", ErrObject)
-	}
-	return o, nil
 }
 
-// deep says whether brackets nest deeper than maxDepth; brackets in strings count too, up to a bound that no real
-// token comes near.
+func skip(b []byte, i int) int {
+	for b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t' {
+		i++
+	}
+	return i
+}
+
+// value is the end of the value that begins at i.
+func value(b []byte, i int) int {
+	switch b[i] {
+	case '"':
+		for i++; b[i] != '"'; i++ {
+			if b[i] == '\\' {
+				i++
+			}
+		}
+		return i + 1
+	case '{', '[':
+		depth := 0
+		for {
+			switch b[i] {
+			case '"':
+				i = value(b, i)
+				continue
+			case '{', '[':
+				depth++
+			case '}', ']':
+				if depth--; depth == 0 {
+					return i + 1
+				}
+			}
+			i++
+		}
+	}
+	for {
+		switch b[i] {
+		case ',', '}', ']', ' ', '\n', '\r', '\t':
+			return i
+		}
+		i++
+	}
+}
+
+// MarshalCBOR encodes the object as one byte string of names and values, each behind its length.
+func (o Object) MarshalCBOR() ([]byte, error) {
+	n := 0
+	for _, m := range o {
+		n += len(m.Name) + len(m.Value) + 6
+	}
+	b := make([]byte, 5, 5+n)
+	for _, m := range o {
+		b = binary.AppendUvarint(b, uint64(len(m.Name)))
+		b = append(b, m.Name...)
+		b = binary.AppendUvarint(b, uint64(len(m.Value)))
+		b = append(b, m.Value...)
+	}
+	b[0] = 0x5a // byte string with a length of four bytes (RFC 8949, section 3.1)
+	binary.BigEndian.PutUint32(b[1:], uint32(len(b)-5))
+	return b, nil
+}
+
+// UnmarshalCBOR decodes what MarshalCBOR encoded.
+func (o *Object) UnmarshalCBOR(b []byte) error {
+	if len(b) < 5 || b[0] != 0x5a || int(binary.BigEndian.Uint32(b[1:])) != len(b)-5 || len(b) > maxObjectBytes {
+		if len(b) == 1 && b[0] == 0xf6 { // null
+			*o = nil
+			return nil
+		}
+		return fmt.Errorf("%w: not as it was stored", ErrObject)
+	}
+	b = bytes.Clone(b[5:])
+	field := func() ([]byte, bool) {
+		n, k := binary.Uvarint(b)
+		if k <= 0 || n > uint64(len(b)-k) {
+			return nil, false
+		}
+		v := b[k : k+int(n) : k+int(n)]
+		b = b[k+int(n):]
+		return v, true
+	}
+	out := make(Object, 0, 24)
+	for len(b) > 0 {
+		name, ok1 := field()
+		v, ok2 := field()
+		if !ok1 || !ok2 || len(out) == maxMembers {
+			return fmt.Errorf("%w: not as it was stored", ErrObject)
+		}
+		out = append(out, Member{string(name), v})
+	}
+	*o = out
+	return nil
+}
+
+// deep says whether brackets nest deeper than maxDepth.
 func deep(b []byte) bool {
 	depth, quoted := 0, false
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
 		case quoted:
+			if c == '\\' {
+				i++
+			} else if c == '"' {
+				quoted = false
+			}
+		case c == '"':
+			quoted = true
 		case c == '{' || c == '[':
 			if depth++; depth > maxDepth {
 				return true

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -53,6 +52,9 @@ func hourKey(h uint32) []byte { return binary.BigEndian.AppendUint32(nil, h) }
 type Store struct {
 	KV   store.KV
 	Seal *Sealer
+
+	marks  marked
+	habits habits
 }
 
 // ErrNoRecord says that nothing is remembered for an artifact.
@@ -128,11 +130,14 @@ func (s *Store) Open(tenant string, lookup ID, d *Door, key []byte) (*Record, er
 	return &r, nil
 }
 
-// Secret is what is kept of a client's secret: that the primary accepted it, under the id that only it derives.
+// Secret is what is kept of a client's secret: that the primary accepted it, under the id that only it derives. It lies
+// at 'c' tenant(8) client(16) secret(16); the secret that was approved last is named at 'c' tenant(8) client(16) zero(16).
 type Secret struct {
 	Method   string `cbor:"0,keyasint"`
 	Approved int64  `cbor:"1,keyasint"` // Unix nanoseconds, when the primary last accepted it
 	Refused  int64  `cbor:"2,keyasint"` // when the primary last refused it
+	First    int64  `cbor:"3,keyasint"` // when the primary first accepted it
+	ID       ID     `cbor:"4,keyasint"`
 }
 
 // SecretAfter is how long after the primary accepted another secret an older one still opens.
@@ -142,33 +147,39 @@ func secretPlace(tenant string, client, secret ID) []byte {
 	return place(spaceSecret, tenant, client[:], secret[:])
 }
 
-// PutSecret adds to a batch what the primary said of a client's secret at a time.
-func (s *Store) PutSecret(b *store.Batch, tenant string, client, secret ID, v Secret) error {
-	k := secretPlace(tenant, client, secret)
-	sealed, err := s.Seal.sealCBOR(k, v)
-	if err != nil {
-		return fmt.Errorf("keep a client's proof: %w", err)
+// PutSecret adds to a batch what the primary said of a client's secret.
+func (s *Store) PutSecret(b *store.Batch, tenant string, client ID, v Secret) error {
+	put := func(k []byte, version int64) error {
+		sealed, err := s.Seal.sealCBOR(k, v)
+		if err != nil {
+			return fmt.Errorf("keep a client's proof: %w", err)
+		}
+		b.Raise(k, uint64(version), sealed)
+		return nil
 	}
-	b.Raise(k, uint64(max(v.Approved, v.Refused)), sealed)
-	return nil
-}
-
-// Secrets returns what is kept of a client's secrets, by id.
-func (s *Store) Secrets(ctx context.Context, tenant string, client ID) (map[ID]Secret, error) {
-	from := place(spaceSecret, tenant, client[:])
-	out := map[ID]Secret{}
-	err := s.KV.Scan(ctx, from, after(from), func(key []byte, e store.Entry) error {
-		var v Secret
-		if err := s.Seal.unsealCBOR(key, e.Value, &v); err != nil {
+	if v.Approved > v.Refused {
+		if err := put(secretPlace(tenant, client, ID{}), v.Approved); err != nil {
 			return err
 		}
-		out[ID(key[len(from):])] = v
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("load a client's proofs: %w", err)
 	}
-	return out, nil
+	return put(secretPlace(tenant, client, v.ID), max(v.Approved, v.Refused))
+}
+
+// Secret returns what is kept of one secret of a client, or of the one approved last for the zero id; nil where nothing is.
+func (s *Store) Secret(tenant string, client, id ID) (*Secret, error) {
+	k := secretPlace(tenant, client, id)
+	e, err := s.KV.Get(k)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load a client's proof: %w", err)
+	}
+	var v Secret
+	if err := s.Seal.unsealCBOR(k, e.Value, &v); err != nil {
+		return nil, fmt.Errorf("load a client's proof: %w", err)
+	}
+	return &v, nil
 }
 
 // after returns the first key behind all keys with the prefix.

@@ -1,0 +1,71 @@
+package session
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+
+	"understudy/store"
+)
+
+// marked remembers where marks may lie, so that the many places at which none does cost no look into the store. It may
+// name places that hold none any more; it never lacks one: it is read from the store before the first question, and
+// every mark is added before it is written.
+type marked struct {
+	mu     sync.RWMutex // guards what follows
+	loaded bool
+	places map[uint64]struct{}
+}
+
+// fingerprint of a mark's key: the pseudonym in it is random enough. The tenant and what the mark is about are mixed in.
+func fingerprint(key []byte) uint64 {
+	n := len(key)
+	return binary.BigEndian.Uint64(key[n-16:]) ^ binary.BigEndian.Uint64(key[1:9]) ^ uint64(key[n-18])<<8 ^ uint64(key[n-17])
+}
+
+func (m *marked) has(s *Store, key []byte) (bool, error) {
+	f := fingerprint(key)
+	m.mu.RLock()
+	loaded := m.loaded
+	_, ok := m.places[f]
+	m.mu.RUnlock()
+	if loaded {
+		return ok, nil
+	}
+	if err := m.load(s); err != nil {
+		return false, err
+	}
+	return m.has(s, key)
+}
+
+func (m *marked) add(s *Store, key []byte) error {
+	if err := m.load(s); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.places[fingerprint(key)] = struct{}{}
+	return nil
+}
+
+func (m *marked) load(s *Store) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.loaded {
+		return nil
+	}
+	places := map[uint64]struct{}{}
+	err := s.KV.Scan(context.Background(), []byte{spaceMark}, []byte{spaceMark + 1}, func(key []byte, _ store.Entry) error {
+		if len(key) != 1+8+2+16 {
+			return fmt.Errorf("%w: a mark's key of %d bytes", ErrSealed, len(key))
+		}
+		places[fingerprint(key)] = struct{}{}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the marks: %w", err)
+	}
+	m.places, m.loaded = places, true
+	return nil
+}
