@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -147,3 +148,5 @@ func post(host, path, auth, headers, form string) []byte {
 func get(host, path string) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n\r\n", path, host)
 }
+
+func decode(b []byte, v any) error { return json.Unmarshal(b, v) }

@@ -34,8 +34,6 @@ const (
 	unlearnedID = "unlearned" // an X-Request-Id that asks for the same reply with the status 201, which is not learned
 )
 
-var basic = "Basic " + base64.StdEncoding.EncodeToString([]byte(clientID+":web-secret"))
-
 // primary is the handler. In canned mode a session's access and ID token are signed once and sent again and again, so
 // that the primary's own work does not stand in the way of what is measured beside it.
 type primary struct {

@@ -26,7 +26,7 @@ type sessions struct {
 // check says what a token reply must be.
 type check struct {
 	status int
-	kid    string // prefix of the ID token's kid; "!bk-": any other
+	kid    string // prefix of the ID token's kid; "!bk-": any other; "": any
 	adopt  bool   // the session goes on with the refresh token of the reply
 }
 

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"understudy/keys"
+	"understudy/session"
+)
+
+// withoutOpenSSL makes a process find a library that cannot be loaded where it looks for OpenSSL: it signs with Go's RSA.
+func (l *lab) withoutOpenSSL() (env string, err error) {
+	dir := filepath.Join(l.dir, "no-openssl")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return "LD_LIBRARY_PATH=" + dir, os.WriteFile(filepath.Join(dir, "libcrypto.so.3"), nil, 0o644)
+}
+
+// ringSigner signs through a key ring, which is the only way to OpenSSL's RSA; what the ring does beside the signature
+// is below one percent of it. It is the limit only, and signs no tokens that anybody gets.
+type ringSigner struct {
+	ring   *keys.Ring
+	fence  keys.Fence
+	header session.Object
+	claims session.Object
+}
+
+func (l *lab) openSSLSigner() (crypto.Signer, error) {
+	dir, err := os.MkdirTemp(l.dir, "keys-")
+	if err != nil {
+		return nil, err
+	}
+	r, err := keys.Open(dir, make([]byte, 32), keys.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if name, why := r.Signer(); !strings.HasPrefix(name, "openssl") {
+		return nil, fmt.Errorf("OpenSSL's RSA cannot be measured: %s", why)
+	}
+	f := keys.Fence{Tenant: tenant, Issuer: issuerID}
+	if err := r.Ensure(f, "RS256"); err != nil {
+		return nil, err
+	}
+	return &ringSigner{r, f, session.Object{{Name: "alg", Value: session.Quote("RS256")}}, session.Object{
+		{Name: "iss", Value: session.Quote(issuerID)}, {Name: "exp", Value: strconv.AppendInt(nil, time.Now().Add(12*time.Hour).Unix(), 10)},
+		{Name: "iat", Value: strconv.AppendInt(nil, time.Now().Unix(), 10)},
+	}}, nil
+}
+
+// Public implements crypto.Signer.
+func (s *ringSigner) Public() crypto.PublicKey { return s.ring.Public(s.fence)[0].Key }
+
+// Sign implements crypto.Signer for the one thing that it is asked for here.
+func (s *ringSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	_, _, err := s.ring.Sign(s.fence, "access_token", s.header, s.claims)
+	return nil, err
+}
+
+func measureP1(ctx context.Context, l *lab) ([]Row, error) {
+	env, err := l.withoutOpenSSL()
+	if err != nil {
+		return nil, err
+	}
+	var outages []*outage
+	for _, v := range []struct {
+		label, signer string
+		env           []string
+	}{{"RS256-2048 with Go's RSA", "go", []string{env}}, {"RS256-2048 with OpenSSL's RSA", "openssl", nil}} {
+		o, err := l.startOutage(ctx, v.label, "RS256", v.env...)
+		if err != nil {
+			return nil, err
+		}
+		defer o.u.Kill()
+		st, err := l.status(ctx, o.u)
+		if err != nil {
+			return nil, err
+		}
+		if !strings.HasPrefix(st.Keys.Signer, v.signer) {
+			return nil, fmt.Errorf("%s: it signs with %q", v.label, st.Keys.Signer)
+		}
+		if v.signer == "openssl" {
+			if o.sign, err = l.openSSLSigner(); err != nil {
+				return nil, err
+			}
+		}
+		outages = append(outages, o)
+	}
+	var peers []*peer
+	var errs []error
+	if !l.quick {
+		for _, start := range []func(context.Context) (*peer, error){l.startOIDCProvider, l.startKeycloak} {
+			p, err := start(ctx)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			defer p.kill()
+			peers = append(peers, p)
+		}
+	}
+	for i := range l.rounds {
+		for _, o := range outages {
+			if err := l.round(ctx, o, l.duration); err != nil {
+				return nil, err
+			}
+			l.log.Printf("%s, round %d: %.0f µs of CPU a grant, a signature %.0f µs (one core) and %.0f µs (two)", o.label, i+1, o.served[i].cpu, o.one[i].cpu, o.two[i].cpu)
+		}
+		for _, p := range peers {
+			if err := p.round(ctx, l.duration); err != nil {
+				return nil, fmt.Errorf("%s: %w", p.name, err)
+			}
+			l.log.Printf("%s, round %d: %.0f µs of CPU a grant", p.name, i+1, p.served[i].cpu)
+		}
+	}
+	rows := []Row{outages[0].row(.80), outages[1].row(.74)}
+	for i := range rows {
+		for _, p := range peers {
+			rows[i] = rows[i].beside(p.name, 1e6/median(cpus(p.served)))
+		}
+	}
+	ours := median(cpus(outages[1].served))
+	for _, p := range peers {
+		share := 1 / 2.0
+		if strings.HasPrefix(p.name, "Keycloak") {
+			share = 1 / 2.5
+		}
+		theirs := median(cpus(p.served))
+		rows = append(rows, newRow("CPU a grant with OpenSSL's RSA, beside "+p.name, ours, "µs of CPU a grant").
+			limited(round(2*median(cpusOf(outages[1].two)))).atMost(share*theirs).beside(p.name, theirs).
+			noted("%.2f of its CPU (the bar is %.2f). The limit is the CPU of two signatures. It has %d sessions and goes on with each new refresh token.", ours/theirs, share, len(p.s.tokens)))
+	}
+	return rows, errors.Join(errs...)
+}
+
+func cpusOf(ss []signing) (v []float64) {
+	for _, s := range ss {
+		v = append(v, s.cpu)
+	}
+	return v
+}
+
+var _ crypto.Signer = (*ringSigner)(nil)
