@@ -174,9 +174,7 @@ func (d *DB) run(ctx context.Context) {
 			case <-time.After(soonDelay):
 			}
 			if d.Failed() == nil {
-				if err := d.p.LogData(nil, pebble.Sync); err != nil {
-					d.fail(fmt.Errorf("sync: %w", err))
-				}
+				_ = d.commit(ctx, func() error { return d.p.LogData(nil, pebble.Sync) }) // what failed has set Failed
 			}
 		}
 	}

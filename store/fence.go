@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +21,7 @@ import (
 //   - Nothing changes on the disk any more. What the next start finds is what a crash at this moment would have left.
 //   - Writes to the log and syncs "succeed", so that no committing goroutine panics or waits for ever. DB has failed
 //     before the disk is frozen, and Apply asks for that after the commit: no caller is told that such a write is kept.
-//   - A background job that wants to write anything else (a table, the manifest) sleeps until Close, and then ends.
+//   - A background job that wants to write anything else (a table, the manifest) sleeps until the process ends.
 //   - Reads go on.
 type fence struct {
 	vfs.FS
@@ -32,14 +31,15 @@ type fence struct {
 	armed  atomic.Bool
 	once   sync.Once
 	frozen chan struct{} // closed by the first write that fails
-	closed chan struct{}
+
+	synced syncedTo
 
 	mu   sync.Mutex // guards lock
 	lock io.Closer  // of the directory; the fence closes it where Pebble can't any more
 }
 
 func newFence(under vfs.FS, fail func(error)) *fence {
-	return &fence{FS: under, fail: fail, frozen: make(chan struct{}), closed: make(chan struct{})}
+	return &fence{FS: under, fail: fail, frozen: make(chan struct{})}
 }
 
 // freeze stops all writes.
@@ -59,9 +59,9 @@ func (f *fence) isFrozen() bool {
 	}
 }
 
-// abandon ends the jobs that sleep and gives the directory free for the next one who opens it.
+// abandon gives the directory free for the next one who opens it; nothing behind this fence writes there any more.
 func (f *fence) abandon() error {
-	close(f.closed)
+	f.synced.close()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.lock == nil {
@@ -80,8 +80,7 @@ func (f *fence) write(quiet bool, act func() error) error {
 		f.freeze(err)
 	}
 	if !quiet {
-		<-f.closed
-		runtime.Goexit() // an error would be fatal to Pebble, or retried
+		select {} // an error would be fatal to Pebble, or retried at once; Goexit upsets its deferred calls
 	}
 	return nil
 }
@@ -100,7 +99,9 @@ func (f *fence) file(name string, act func() (vfs.File, error)) (vfs.File, error
 	case file == nil: // frozen
 		file = sink{}
 	}
-	return &fenced{File: file, fence: f, quiet: isLog(name)}, nil
+	out := &fenced{File: file, fence: f, quiet: isLog(name)}
+	out.log, _ = logNumber(name)
+	return out, nil
 }
 
 func (f *fence) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -180,14 +181,19 @@ type fenced struct {
 	vfs.File
 	fence *fence
 	quiet bool
+
+	log     uint64 // number of a log; 0: it is none
+	written atomic.Int64
 }
 
 func (f *fenced) Write(p []byte) (n int, err error) {
 	n = len(p)
-	return n, f.fence.write(f.quiet, func() (err error) {
+	err = f.fence.write(f.quiet, func() (err error) {
 		n, err = f.File.Write(p)
 		return err
 	})
+	f.written.Add(int64(n))
+	return n, err
 }
 
 func (f *fenced) WriteAt(p []byte, at int64) (n int, err error) {
@@ -198,9 +204,22 @@ func (f *fenced) WriteAt(p []byte, at int64) (n int, err error) {
 	})
 }
 
-func (f *fenced) Sync() error { return f.fence.write(f.quiet, f.File.Sync) }
+func (f *fenced) Sync() error { return f.sync(f.File.Sync) }
 
-func (f *fenced) SyncData() error { return f.fence.write(f.quiet, f.File.SyncData) }
+func (f *fenced) SyncData() error { return f.sync(f.File.SyncData) }
+
+func (f *fenced) sync(act func() error) error {
+	written := f.written.Load()
+	return f.fence.write(f.quiet, func() error {
+		if err := act(); err != nil {
+			return err
+		}
+		if f.log != 0 {
+			f.fence.synced.note(f.log, written)
+		}
+		return nil
+	})
+}
 
 func (f *fenced) SyncTo(length int64) (full bool, err error) {
 	err = f.fence.write(f.quiet, func() (err error) {

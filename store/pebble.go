@@ -45,7 +45,8 @@ type Options struct {
 	// Now is the clock that claims end by; nil: time.Now.
 	Now func() time.Time
 
-	fs vfs.FS // nil: the disk
+	fs       vfs.FS // nil: the disk
+	memTable uint64 // bytes; 0: 64 MiB
 }
 
 // What is wrong with a directory that does not open; errors of Open wrap them and say what an operator can do.
@@ -63,6 +64,9 @@ func Open(dir string, o Options) (*DB, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.memTable == 0 {
+		o.memTable = 64 << 20
+	}
 	if o.fs == nil {
 		o.fs = vfs.Default
 	}
@@ -78,7 +82,20 @@ func Open(dir string, o Options) (*DB, error) {
 	opened := make(chan struct{})
 	go func() {
 		defer close(opened)
-		d.p, err = pebble.Open(dir, d.pebble(cache))
+		defer func() {
+			if p := recover(); p != nil {
+				cause, _ := p.(error)
+				err = complaint{fmt.Sprint(p), cause}
+			}
+		}()
+		if err = checkManifest(o.fs, dir); err != nil {
+			return
+		}
+		if err = checkSynced(o.fs, dir); err != nil {
+			return
+		}
+		d.fence.synced.open(o.fs, dir)
+		d.p, err = pebble.Open(dir, d.pebble(cache, o.memTable))
 	}()
 	<-opened
 	if err == nil && d.p == nil {
@@ -96,26 +113,20 @@ func Open(dir string, o Options) (*DB, error) {
 }
 
 // pebble returns Pebble's options. Its file format is pinned: an older program of ours must not find a newer one.
-func (d *DB) pebble(cache *pebble.Cache) *pebble.Options {
+func (d *DB) pebble(cache *pebble.Cache, memTable uint64) *pebble.Options {
 	opts := &pebble.Options{
 		FS:    d.fence,
 		Cache: cache,
 		// Checksums in table footers, and log records that tell a damaged log from one that ends in a torn write.
 		FormatMajorVersion: pebble.FormatTableFormatV6,
-		MemTableSize:       64 << 20,
+		MemTableSize:       memTable,
 		Merger:             &pebble.Merger{Name: "understudy.greatest.1", Merge: newGreatest},
 		Logger:             quiet{d},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { d.fail(err) },
+			BackgroundError: d.background,
 			DataCorruption:  func(i pebble.DataCorruptionInfo) { d.fail(fmt.Errorf("%w: table %s", ErrDamaged, i.Path)) },
 		},
-		// None once the store has failed: Pebble would try the same one again at once.
-		CompactionConcurrencyRange: func() (int, int) {
-			if d.Failed() != nil {
-				return 0, 0
-			}
-			return 1, 2
-		},
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
 	// What is stored is sealed and does not compress.
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
@@ -154,6 +165,7 @@ func (d *DB) Close() error {
 	go func() { closed <- errors.Join(d.p.LogData(nil, pebble.Sync), d.p.Close()) }()
 	select {
 	case err := <-closed:
+		d.fence.synced.close()
 		if err == nil {
 			err = d.Failed()
 		}
@@ -176,10 +188,34 @@ func (d *DB) Failed() error {
 
 // setFailed keeps the first cause.
 func (d *DB) setFailed(cause error) error {
-	err := fmt.Errorf("%w: %w", ErrFailed, cause)
+	err := error(failure{cause})
 	d.failed.CompareAndSwap(nil, &err)
 	return err
 }
+
+// background hears of errors in Pebble's own jobs. The one that collects statistics of tables tries a damaged table again
+// at once and for ever; it holds no lock here, and is kept for as long as the process lives.
+func (d *DB) background(err error) {
+	d.fail(err)
+	pc := make([]uintptr, 16)
+	frames := runtime.CallersFrames(pc[:runtime.Callers(1, pc)])
+	for {
+		f, more := frames.Next()
+		if strings.HasSuffix(f.Function, ".collectTableStats") {
+			select {}
+		}
+		if !more {
+			return
+		}
+	}
+}
+
+// failure is ErrFailed and its cause. The text is made only where it is read: Pebble's errors carry stacks, and a
+// damaged table makes one for every look-up.
+type failure struct{ cause error }
+
+func (f failure) Error() string   { return ErrFailed.Error() + ": " + f.cause.Error() }
+func (f failure) Unwrap() []error { return []error{ErrFailed, f.cause} }
 
 // fail ends all writing.
 func (d *DB) fail(cause error) error {
@@ -197,7 +233,7 @@ func (d *DB) Get(key []byte) (Entry, error) {
 		return Entry{}, ErrNotFound
 	}
 	if err != nil {
-		return Entry{}, d.fail(fmt.Errorf("read: %w", err))
+		return Entry{}, d.fail(err)
 	}
 	defer c.Close()
 	e, err := d.decode(v)
@@ -261,19 +297,32 @@ func (d *DB) Apply(ctx context.Context, b *Batch, dur Durability) error {
 	if dur == Durable {
 		w = pebble.Sync
 	}
-	// In a goroutine of its own, because a commit waits for ever where the tables can't be flushed any more.
+	err := d.commit(ctx, func() error {
+		if err := pb.Commit(w); err != nil {
+			return err
+		}
+		return pb.Close()
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case d.dirty <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// commit runs one commit in a goroutine of its own, because where tables can't be flushed any more it waits for ever.
+func (d *DB) commit(ctx context.Context, act func() error) error {
 	committed := make(chan error, 1)
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
-				committed <- d.fail(fmt.Errorf("commit: %v", p))
+				committed <- fmt.Errorf("%v", p)
 			}
 		}()
-		err := pb.Commit(w)
-		if err == nil {
-			err = pb.Close()
-		}
-		committed <- err
+		committed <- act()
 	}()
 	select {
 	case err := <-committed:
@@ -285,14 +334,7 @@ func (d *DB) Apply(ctx context.Context, b *Batch, dur Durability) error {
 		return ctx.Err()
 	}
 	// Behind the fence a commit "succeeds" whose log could not be written; the store has failed before that.
-	if err := d.Failed(); err != nil {
-		return err
-	}
-	select {
-	case d.dirty <- struct{}{}:
-	default:
-	}
-	return nil
+	return d.Failed()
 }
 
 // Scan implements KV.
@@ -351,6 +393,21 @@ func (quiet) Errorf(string, ...any) {}
 // Fatalf must not return by Pebble's contract, and must not end the process by ours: it ends the goroutine. Behind the
 // fence no failed write comes here; what is left is the opening of a directory, and Pebble's complaints about itself.
 func (q quiet) Fatalf(f string, a ...any) {
-	q.d.fail(fmt.Errorf(f, a...))
+	c := complaint{text: fmt.Sprintf(f, a...)}
+	for _, x := range a {
+		if err, ok := x.(error); ok {
+			c.cause = err
+		}
+	}
+	q.d.fail(c)
 	runtime.Goexit()
 }
+
+// complaint is a fatal line of Pebble's and the error in it.
+type complaint struct {
+	text  string
+	cause error
+}
+
+func (c complaint) Error() string { return c.text }
+func (c complaint) Unwrap() error { return c.cause }
