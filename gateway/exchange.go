@@ -321,7 +321,7 @@ func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*
 // refused keeps durably, before the client is told, that the primary refused the artifact or the client.
 func (t *trip) refused(ctx context.Context, o *outcome) {
 	e := o.object.Text("error")
-	if o.status < 400 || !refuses(e) || t.v.exchange == nil {
+	if o.status < 400 || !refuses(e, o.status) || t.v.exchange == nil {
 		return
 	}
 	t.prove()
@@ -352,12 +352,14 @@ func (t *trip) codeAgain(ctx context.Context) {
 	}
 }
 
-// refuses says whether an error is about the artifact or the client, not about the request. A reused refresh token is
-// invalid_request at one provider; the backup keeps that only for a token that is superseded.
-func refuses(e string) bool {
+// refuses says whether an error is about the artifact or the client, not about the request. unauthorized_client is both:
+// a wrong secret at one provider (401), and at others a grant that the client may not use.
+func refuses(e string, status int) bool {
 	switch e {
-	case "invalid_grant", "invalid_client", "unauthorized_client", "access_denied":
+	case "invalid_grant", "invalid_client", "access_denied":
 		return true
+	case "unauthorized_client":
+		return status == http.StatusUnauthorized
 	}
 	return false
 }

@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -101,7 +102,7 @@ func New(c Config) (*Gateway, error) {
 		}
 	}
 	g.proxy = &httputil.ReverseProxy{
-		Rewrite: g.rewrite, Transport: upstream{g}, ErrorHandler: g.failed,
+		Rewrite: g.rewrite, Transport: upstream{g}, ErrorHandler: g.failed, BufferPool: &buffers{},
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
 	return g, nil
@@ -193,6 +194,18 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
 }
+
+// buffers lends the proxy what it copies bodies through.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return *p
+	}
+	return make([]byte, 32<<10)
+}
+
+func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
 
 // write writes a reply of the backup's.
 func write(w http.ResponseWriter, resp *http.Response) {

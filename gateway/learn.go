@@ -145,6 +145,8 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 	}
 	if why == "" {
 		switch err := l.signedHere(ctx, v, le.Record); {
+		case errors.Is(err, errOtherIssuer):
+			why = "issuer"
 		case errors.Is(err, errWrongAlg):
 			why = "wrong_algorithm"
 		case err != nil:
@@ -213,6 +215,9 @@ func (l *learner) signedHere(ctx context.Context, v *visit, r *session.Record) e
 		if tok == nil {
 			continue
 		}
+		if tok.Claims.Text("iss") != v.issuer.ID {
+			return errOtherIssuer
+		}
 		k, err := v.tenant.meta.key(ctx, v.issuer.at, tok.Header.Text("kid"))
 		if err != nil {
 			return err
@@ -223,5 +228,7 @@ func (l *learner) signedHere(ctx context.Context, v *visit, r *session.Record) e
 	}
 	return nil
 }
+
+var errOtherIssuer = errors.New("issued by another issuer than the endpoint's")
 
 var errWrongAlg = errors.New("signed with an algorithm that is not its key's")

@@ -69,24 +69,23 @@ func (t *Tenant) newTransport() *http.Transport {
 	}
 }
 
-// forwarded writes the X-Forwarded-* headers of an outgoing request.
+// forwarded writes the X-Forwarded-* headers of an outgoing request, whatever came in.
 func (t *Tenant) forwarded(out *http.Request, address, scheme string) {
-	for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"} {
-		out.Header.Del(h)
-	}
-	if address != "" {
-		out.Header.Set("X-Forwarded-For", address)
-	}
-	out.Header.Set("X-Forwarded-Host", out.Host)
-	out.Header.Set("X-Forwarded-Proto", scheme)
 	port := "80"
 	if scheme == "https" {
 		port = "443"
 	}
-	if _, p, err := net.SplitHostPort(out.Host); err == nil {
-		port = p
+	if i := strings.LastIndexByte(out.Host, ':'); i > strings.LastIndexByte(out.Host, ']') {
+		port = out.Host[i+1:]
 	}
-	out.Header.Set("X-Forwarded-Port", port)
+	h := out.Header
+	delete(h, "Forwarded")
+	delete(h, "X-Forwarded-For")
+	if address != "" {
+		h["X-Forwarded-For"] = []string{address}
+	}
+	v := [3]string{out.Host, scheme, port}
+	h["X-Forwarded-Host"], h["X-Forwarded-Proto"], h["X-Forwarded-Port"] = v[0:1:1], v[1:2:2], v[2:3:3]
 }
 
 // vouches says whether the connection to the primary can be trusted to carry its replies.
