@@ -1,9 +1,11 @@
 package oauth
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -17,18 +19,21 @@ import (
 	"understudy/session"
 )
 
-// covers says whether a request for scope and resources is one that the primary approved before.
+// covers says whether a request for scope and resources is one that the primary approved before. A wider scope is
+// refused in the RFC's words only where the whole granted scope is known (RFC 6749, section 6); an answer to a request that
+// asked for less does not tell it.
 func covers(r *session.Record, scope, resource []string) *flow.Refusal {
 	if len(scope) > 0 && !sameSet(scope, r.Asked) && !sameSet(scope, r.Scope) {
-		known := append(slices.Clone(r.Asked), r.Scope...)
+		whole := len(r.Scope) > 0 && (r.First || len(r.Asked) == 0)
 		for _, s := range scope {
-			if !slices.Contains(known, s) {
+			if whole && !slices.Contains(r.Scope, s) && !slices.Contains(r.Asked, s) {
 				return flow.No("scope_wider", http.StatusBadRequest, "invalid_scope")
 			}
 		}
 		return flow.NotNow("scope_unlearned")
 	}
-	if len(resource) > 0 && !sameSet(resource, r.Resource) {
+	// A first exchange names resources for which later ones need not ask again (RFC 8707, section 2.2).
+	if !sameSet(resource, r.Resource) && !(r.First && len(resource) == 0) {
 		return flow.NotNow("resource_unlearned")
 	}
 	return nil
@@ -88,6 +93,9 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 		if shape != nil && !slices.Contains(shape.Members, m.Name) && m.Name != "id_token" {
 			continue // a refresh reply lacks it
 		}
+		if shape == nil && rec.First && m.Name == "issued_token_type" {
+			continue // RFC 8693, section 2.2.1: of an exchange alone
+		}
 		switch m.Name {
 		case "access_token":
 			m.Value = session.Quote(accessToken)
@@ -107,7 +115,7 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 				return nil, flow.NotNow("keys_unavailable")
 			}
 			m.Value = session.Quote(t)
-		case "expires_on", "iat", "not_before":
+		case "expires_on", "expires_at", "iat", "not_before":
 			m.Value = shift(m.Value, p.Now, m.Name, lifetime)
 		}
 		out = append(out, m)
@@ -136,7 +144,7 @@ func part(s *session.Shape, id bool) *session.TokenShape {
 // shift moves a point in time of the response to now.
 func shift(v []byte, now time.Time, name string, lifetime int64) []byte {
 	n := now.Unix()
-	if name == "expires_on" {
+	if name == "expires_on" || name == "expires_at" {
 		n += lifetime
 	}
 	if len(v) > 0 && v[0] == '"' {
@@ -173,24 +181,48 @@ func fresh(t *session.Token, shape *session.TokenShape, now time.Time, first boo
 				claims[i].Value = strconv.AppendInt(nil, n-iat+now.Unix(), 10)
 			}
 		case "jti":
-			prefix := jtiPrefix(t.Claims.Text("jti"))
-			if shape != nil && shape.JTI != "" {
-				prefix = shape.JTI
-			}
-			claims[i].Value = session.Quote(prefix + another(t.Claims.Text("jti")[len(jtiPrefix(t.Claims.Text("jti"))):]))
+			claims[i].Value = anotherID(m.Value, t.Claims.Text("jti"), shape)
 		}
 	}
 	return header, claims
 }
 
-// another returns a random identifier of the same look.
-func another(s string) string {
-	l := lookOf(s)
-	return Opaque(l, nil)
+// anotherID returns a random jti of the same look: with the constant beginning that refreshes have, and a number where it
+// is one.
+func anotherID(v []byte, text string, shape *session.TokenShape) []byte {
+	if text == "" {
+		digits := bytes.Map(func(c rune) rune {
+			if c >= '0' && c <= '9' {
+				return c
+			}
+			return -1
+		}, v)
+		if len(digits) == 0 || len(digits) != len(v) {
+			return v // null, an array: nothing to vary
+		}
+		rand.Read(digits)
+		for i, c := range digits {
+			digits[i] = '1' + c%9
+		}
+		return digits
+	}
+	own := jtiPrefix(text)
+	prefix := own
+	if shape != nil && shape.JTI != "" {
+		prefix = shape.JTI
+	}
+	return session.Quote(prefix + Opaque(lookOf(text[len(own):]), nil))
 }
 
-// Opaque makes a random text of a look. Where tag is given and the text is long enough, its end is a keyed tag of its
-// beginning, by which the deployment recognises its own.
+const (
+	minRandom  = 22 // characters of an opaque token that stay random beside the tag: 128 bits in base64url
+	tagBase64  = 10 // characters of the tag: 60 bits
+	tagHex     = 12 // 48 bits
+	uuidLength = 36
+)
+
+// Opaque makes a random text of a look. Where tag is given its end is a keyed tag of its beginning, by which the
+// deployment recognises its own; a look that is too short for that becomes longer.
 func Opaque(l session.Look, tag func(string) []byte) string {
 	n := max(l.Length-len(l.Prefix), 8)
 	switch l.Charset {
@@ -198,22 +230,30 @@ func Opaque(l session.Look, tag func(string) []byte) string {
 		var b [16]byte
 		rand.Read(b[:])
 		b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-		return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+		s := fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+		if tag != nil {
+			head := s[:uuidLength-tagHex]
+			s = head + hex.EncodeToString(tag(head))[:tagHex]
+		}
+		return s
 	case "hex":
-		b := make([]byte, n)
+		if tag != nil {
+			n = max(n, 32+tagHex)
+		}
+		b := make([]byte, (n+1)/2)
 		rand.Read(b)
-		return l.Prefix + tagged(hex.EncodeToString(b)[:n], tag, 12, hex.EncodeToString)
+		return tagged(l.Prefix+hex.EncodeToString(b)[:n], tag, tagHex, hex.EncodeToString)
 	}
-	b := make([]byte, n)
+	if tag != nil {
+		n = max(n, minRandom+tagBase64)
+	}
+	b := make([]byte, (n*3+3)/4)
 	rand.Read(b)
-	return l.Prefix + tagged(base64.RawURLEncoding.EncodeToString(b)[:n], tag, 10, base64.RawURLEncoding.EncodeToString)
+	return tagged(l.Prefix+base64.RawURLEncoding.EncodeToString(b)[:n], tag, tagBase64, base64.RawURLEncoding.EncodeToString)
 }
 
-// minRandom is how many characters of an opaque token stay random beside the tag.
-const minRandom = 22
-
 func tagged(s string, tag func(string) []byte, size int, enc func([]byte) string) string {
-	if tag == nil || len(s) < minRandom+size {
+	if tag == nil {
 		return s
 	}
 	head := s[:len(s)-size]
@@ -222,16 +262,15 @@ func tagged(s string, tag func(string) []byte, size int, enc func([]byte) string
 
 // Ours says whether an opaque token is one that Opaque made with this tag.
 func Ours(s string, tag func(string) []byte) bool {
-	l := lookOf(s)
-	body := s[len(l.Prefix):]
-	size, enc := 10, base64.RawURLEncoding.EncodeToString
-	if l.Charset == "hex" {
-		size, enc = 12, hex.EncodeToString
+	size, enc, least := tagBase64, base64.RawURLEncoding.EncodeToString, minRandom+tagBase64
+	if isHex(s) || isUUID(s) {
+		size, enc, least = tagHex, hex.EncodeToString, uuidLength
 	}
-	if len(body) < minRandom+size {
+	if len(s) < least || len(s) > maxLook {
 		return false
 	}
-	return enc(tag(body[:len(body)-size]))[:size] == body[len(body)-size:]
+	head := s[:len(s)-size]
+	return subtle.ConstantTimeCompare([]byte(enc(tag(head))[:size]), []byte(s[len(s)-size:])) == 1
 }
 
 // ordered returns o with the members that names lists first, in that order, and the rest behind them as they were.
@@ -260,7 +299,7 @@ func atHash(alg, accessToken string) string {
 	case strings.HasSuffix(alg, "384"):
 		s := sha512.Sum384([]byte(accessToken))
 		sum = s[:]
-	case strings.HasSuffix(alg, "512") || alg == "EdDSA":
+	case strings.HasSuffix(alg, "512") || alg == "EdDSA" || alg == "Ed25519":
 		s := sha512.Sum512([]byte(accessToken))
 		sum = s[:]
 	default:

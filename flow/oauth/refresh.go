@@ -26,7 +26,7 @@ func (Refresh) Match(r *flow.Request) flow.Exchange {
 	x := &refresh{exchange: parse(r)}
 	x.ask.Artifact = flow.Artifact{Kind: session.RefreshToken, Value: r.Form.Get("refresh_token")}
 	if x.ask.Artifact.Value == "" {
-		x.ask.Unplayable = "no refresh_token"
+		x.ask.Unplayable = "no_refresh_token"
 	}
 	return x
 }
@@ -38,8 +38,7 @@ func (x *refresh) Ask() *flow.Ask { return &x.ask }
 // Learn implements flow.Exchange.
 func (x *refresh) Learn(r *flow.Response) *flow.Lesson {
 	l := x.learn(r, "refresh_token")
-	if l != nil {
-		presented := x.ask.Artifact
+	if presented := x.ask.Artifact; l != nil && presented.Value != "" {
 		l.Presented = &presented
 	}
 	return l

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"bytes"
 	"mime"
 	"net/http"
 	"net/url"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"understudy/flow"
+	"understudy/session"
 )
 
 // exchange is what all requests to the token endpoint share.
@@ -26,22 +28,79 @@ func parse(r *flow.Request) exchange {
 	}
 	x.ask.Resource = append(slices.Clone(f["resource"]), f["audience"]...)
 	x.ask.Client, x.unlearned = credentials(r.HTTP.Header, f)
+	query, err := url.ParseQuery(r.HTTP.URL.RawQuery)
 	switch {
-	case x.unlearned != "":
-	case r.HTTP.Header.Get("DPoP") != "":
-		x.unlearned = "dpop"
-	case r.HTTP.TLS != nil && len(r.HTTP.TLS.PeerCertificates) > 0:
-		x.unlearned = "client_certificate"
-	case f.Get("grant_type") == "password":
-		x.unlearned = "password"
-	case len(f["scope"]) > 1 || len(f["client_id"]) > 1 || len(f["refresh_token"]) > 1 || len(f["grant_type"]) > 1:
-		x.unlearned = "repeated_parameters"
+	case slices.Contains(f["grant_type"], "password") || slices.Contains(query["grant_type"], "password"):
+		x.unlearned = "password" // whatever else is wrong: a refresh keeps the origin of its family
+	case x.unlearned == "" && err != nil:
+		x.unlearned = "ambiguous_parameters"
+	case x.unlearned == "":
+		x.unlearned = unrepeatable(r, query)
 	}
-	if x.unlearned != "" {
-		x.ask.Unplayable = x.unlearned
+	x.ask.Unplayable = x.unlearned
+	if x.ask.Unplayable == "" {
+		x.ask.Unplayable = asksForMore(f)
 	}
 	x.ask.Odd = odd(r)
 	return x
+}
+
+// unrepeatable says why an approved request must not be learned from although its client authentication is known: it
+// proves something that could not be checked again, or it may not mean to the primary what it means here.
+func unrepeatable(r *flow.Request, query url.Values) string {
+	for name := range r.HTTP.Header {
+		switch n := strings.ToLower(name); {
+		case n == "dpop":
+			return "dpop"
+		case strings.Contains(n, "cert"): // of a proxy that ended TLS: RFC 9440 and its many predecessors
+			return "client_certificate"
+		case n == "oauth-client-attestation", n == "oauth-client-attestation-pop", n == "signature", n == "signature-input":
+			return "client_attestation"
+		}
+	}
+	if r.HTTP.TLS != nil && len(r.HTTP.TLS.PeerCertificates) > 0 {
+		return "client_certificate"
+	}
+	for name := range query {
+		// The primary may prefer the query.
+		if _, ok := plainParameters[name]; ok && name != "client-request-id" && name != "client_info" || r.Form.Has(name) {
+			return "ambiguous_parameters"
+		}
+	}
+	if r.FormErr != nil || !formType(r.HTTP.Header.Values("Content-Type")) {
+		return "ambiguous_parameters"
+	}
+	for name, vs := range r.Form {
+		if len(vs) > 1 && name != "resource" && name != "audience" {
+			return "repeated_parameters"
+		}
+	}
+	return ""
+}
+
+// asksForMore says why the answer of a record would not be the answer to this request: a claims challenge that ignored
+// would be a revocation ignored, other rights, or a token of another kind.
+func asksForMore(f url.Values) string {
+	for _, name := range []string{"authorization_details", "acr_values", "max_age", "organization", "requested_token_type", "token_type", "req_cnf", "dpop_jkt"} {
+		if f.Get(name) != "" {
+			return name
+		}
+	}
+	if c := f.Get("claims"); c != "" && !capabilities(c) {
+		return "claims"
+	}
+	return ""
+}
+
+// capabilities says whether a claims parameter (OpenID Connect Core, section 5.5) says no more than what the client can do, which
+// MSAL sends with every request.
+func capabilities(claims string) bool {
+	o, err := session.ParseObject([]byte(claims))
+	if err != nil || len(o) != 1 || o[0].Name != "access_token" {
+		return false
+	}
+	o, err = session.ParseObject(o[0].Value)
+	return err == nil && len(o) == 1 && o[0].Name == "xms_cc"
 }
 
 // credentials reads the client authentication of RFC 6749, section 2.3.1, or says why it is none that can be checked
@@ -51,9 +110,9 @@ func credentials(h http.Header, f url.Values) (flow.Credentials, string) {
 	switch {
 	case f.Has("client_assertion") || f.Has("client_assertion_type"):
 		return flow.Credentials{ID: bodyID, Method: "private_key_jwt"}, "client_assertion"
-	case len(h.Values("Authorization")) > 1 || len(f["client_secret"]) > 1:
+	case len(h.Values("Authorization")) > 1 || len(f["client_secret"]) > 1 || len(f["client_id"]) > 1:
 		return flow.Credentials{ID: bodyID}, "repeated_credentials"
-	case h.Get("Authorization") != "":
+	case len(h.Values("Authorization")) == 1:
 		user, pass, ok := basic(h)
 		switch {
 		case !ok:
@@ -93,7 +152,7 @@ var plainParameters = map[string]int{
 	"grant_type": 32, "refresh_token": 8192, "client_id": 512, "client_secret": 1024, "scope": 2048,
 	"resource": 1024, "audience": 1024,
 	// what MSAL sends with every request
-	"client_info": 8, "client-request-id": 64, "claims": 0,
+	"client_info": 8, "client-request-id": 64, "claims": 256,
 }
 
 // Headers that may stand in a plain request, and how long they may be.
@@ -105,42 +164,102 @@ var plainHeaders = map[string]int{
 	"Sec-Fetch-Site": 32, "Dnt": 8, "Te": 16, "Keep-Alive": 64,
 	"X-Forwarded-For": 512, "X-Forwarded-Proto": 16, "X-Forwarded-Host": 256, "X-Forwarded-Port": 8, "Via": 256,
 	"X-Real-Ip": 64, "Forwarded": 512,
+	"X-Correlation-Id": 128, "Request-Id": 256, "B3": 128, "Baggage": 512, "Sentry-Trace": 128, "X-Amzn-Trace-Id": 256, "Sec-Gpc": 8,
 	"Client-Request-Id": 64, "Return-Client-Request-Id": 8, "X-Ms-Lib-Capability": 128,
 }
 
+// maxHeaders bounds the header fields of a plain request together, below what any primary takes.
+const maxHeaders = 8 << 10
+
 // odd says why a request is not a plain one (design, law 1), or "".
 func odd(r *flow.Request) string {
-	if t, _, err := mime.ParseMediaType(r.HTTP.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
+	h := r.HTTP.Header
+	switch {
+	case !formType(h.Values("Content-Type")):
 		return "content_type"
-	}
-	if len(r.HTTP.Header.Values("Content-Type")) > 1 {
-		return "content_type"
-	}
-	if r.HTTP.URL.RawQuery != "" {
+	case r.HTTP.URL.RawQuery != "":
 		return "query"
+	case r.FormErr != nil || !oddlessForm(r):
+		return "parameters"
+	case len(r.HTTP.Trailer) > 0:
+		return "headers"
 	}
+	size := 0
+	for name, vs := range h {
+		limit, ok := plainHeaders[name]
+		if !ok && (strings.HasPrefix(name, "X-Client-") || strings.HasPrefix(name, "X-Ms-") || strings.HasPrefix(name, "X-App-") || strings.HasPrefix(name, "X-B3-")) {
+			limit, ok = 256, true
+		}
+		if !ok || len(vs) != 1 || len(vs[0]) > limit || !printable(vs[0]) {
+			return "headers"
+		}
+		if size += len(name) + len(vs[0]) + 4; size > maxHeaders {
+			return "headers"
+		}
+	}
+	if !plainAccept(h.Get("Accept")) {
+		return "accept"
+	}
+	if strings.ContainsAny(h.Get("Cookie"), `"\`) || strings.Trim(h.Get("Accept-Language"), plainLanguage) != "" || refusesAll(h.Get("Accept-Encoding")) {
+		return "headers"
+	}
+	return ""
+}
+
+const plainLanguage = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-,;=.* "
+
+// refusesAll says whether an Accept-Encoding forbids something: the identity, or whatever the primary would take.
+func refusesAll(v string) bool {
+	v = strings.ReplaceAll(v, " ", "")
+	return strings.Contains(v, "q=0") && !strings.Contains(v, "q=0.")
+}
+
+// formType says whether a Content-Type is that of a form, once, in no other character set than its own.
+func formType(vs []string) bool {
+	if len(vs) != 1 {
+		return false
+	}
+	if vs[0] == "application/x-www-form-urlencoded" {
+		return true
+	}
+	t, params, err := mime.ParseMediaType(vs[0])
+	if err != nil || t != "application/x-www-form-urlencoded" || len(params) > 1 {
+		return false
+	}
+	charset, ok := params["charset"]
+	return len(params) == 0 || ok && strings.EqualFold(charset, "utf-8")
+}
+
+// oddlessForm says whether the body holds known parameters, each once, and nothing else.
+func oddlessForm(r *flow.Request) bool {
 	for name, vs := range r.Form {
 		limit, ok := plainParameters[name]
 		if !ok && (strings.HasPrefix(name, "x-client-") || strings.HasPrefix(name, "x-ms-") || strings.HasPrefix(name, "x-app-")) {
 			limit, ok = 256, true
 		}
 		if !ok || len(vs) != 1 || len(vs[0]) > limit || !printable(vs[0]) {
-			return "parameters"
+			return false
 		}
 	}
-	for name, vs := range r.HTTP.Header {
-		limit, ok := plainHeaders[name]
-		if !ok && (strings.HasPrefix(name, "X-Client-") || strings.HasPrefix(name, "X-Ms-") || strings.HasPrefix(name, "X-App-")) {
-			limit, ok = 256, true
-		}
-		if !ok || len(vs) != 1 || len(vs[0]) > limit || !printable(vs[0]) {
-			return "headers"
+	// Empty pairs are none to this parser; a primary may count them.
+	return bytes.Count(r.Body, []byte{'&'})+1 == len(r.Form)
+}
+
+// plainAccept says whether an Accept header wants nothing but what a token endpoint sends. Some primaries answer HTML
+// where it is preferred.
+func plainAccept(v string) bool {
+	if v == "" {
+		return true
+	}
+	for _, part := range strings.Split(v, ",") {
+		t, _, _ := strings.Cut(part, ";")
+		switch strings.ToLower(strings.TrimSpace(t)) {
+		case "application/json", "*/*", "application/*", "text/plain", "text/javascript":
+		default:
+			return false
 		}
 	}
-	if a := r.HTTP.Header.Get("Accept"); strings.Contains(a, "html") || strings.Contains(a, "xml") {
-		return "accept"
-	}
-	return ""
+	return !refusesAll(v)
 }
 
 func printable(s string) bool {

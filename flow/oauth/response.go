@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +25,8 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 	if refreshToken == "" {
 		return nil // nothing that could be continued
 	}
-	l := &flow.Lesson{Artifacts: []flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: ends(o, refreshToken, r.Sent)}}}
+	end, bound := ends(o, refreshToken, r.Sent)
+	l := &flow.Lesson{Artifacts: []flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}}
 	rec := &session.Record{
 		Format: session.RecordFormat, Tenant: x.r.Tenant, Issuer: x.r.Issuer, Client: x.ask.Client.ID,
 		Grant: grant, Asked: x.ask.Scope, Scope: strings.Fields(o.Text("scope")), Resource: x.ask.Resource,
@@ -36,58 +38,58 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 	if t := o.Text("token_type"); !strings.EqualFold(t, "Bearer") && l.Unlearned == "" {
 		l.Unlearned = "token_type"
 	}
+	if bound && l.Unlearned == "" {
+		l.Unlearned = "cnf"
+	}
 	if rec.Scope == nil {
 		rec.Scope = rec.Asked
 	}
+	rec.Response = make(session.Object, 0, len(o))
 	for _, m := range o {
 		switch m.Name {
 		case "access_token", "refresh_token", "id_token":
-			rec.Response = append(rec.Response, session.Member{Name: m.Name, Value: []byte("null")})
+			m.Value = []byte("null")
 		default:
-			rec.Response = append(rec.Response, m)
+			if (strings.HasSuffix(m.Name, "_token") || strings.HasSuffix(m.Name, "_secret")) && l.Unlearned == "" {
+				l.Unlearned = "other_token" // it could not be made again, and artifacts are not kept (design, law 6)
+			}
 		}
+		rec.Response = append(rec.Response, m)
 	}
 	at := o.Text("access_token")
-	if t, err := ParseJWT(at); err == nil {
+	switch t, err := ParseJWT(at); {
+	case err == nil:
 		rec.AccessToken = t
-		if t.Claims.Has("cnf") && l.Unlearned == "" {
-			l.Unlearned = "cnf"
+		rec.Subject, rec.SID = t.Claims.Text("sub"), t.Claims.Text("sid")
+	case jose(at):
+		if l.Unlearned == "" {
+			l.Unlearned = "access_token_encrypted" // or one that cannot be read
 		}
-	} else {
+	default:
 		look := lookOf(at)
 		rec.Opaque = &look
 	}
 	if id := o.Text("id_token"); id != "" {
 		t, err := ParseJWT(id)
 		switch {
-		case err != nil && l.Unlearned == "":
-			l.Unlearned = "id_token_encrypted" // five parts, or nothing we can read
 		case err == nil:
 			rec.IDToken = t
-			rec.Subject = t.Claims.Text("sub")
-			rec.SID = t.Claims.Text("sid")
+			if sub := t.Claims.Text("sub"); sub != "" {
+				rec.Subject = sub
+			}
+			if sid := t.Claims.Text("sid"); sid != "" {
+				rec.SID = sid
+			}
+		case l.Unlearned == "":
+			l.Unlearned = "id_token_encrypted" // five parts, or nothing we can read
 		}
-	}
-	if rec.Subject == "" && rec.AccessToken != nil {
-		rec.Subject = rec.AccessToken.Claims.Text("sub")
-	}
-	if rec.SID == "" && rec.AccessToken != nil {
-		rec.SID = rec.AccessToken.Claims.Text("sid")
 	}
 	if rec.SID == "" {
 		rec.SID = o.Text("session_state")
 	}
 	for _, t := range []*session.Token{rec.AccessToken, rec.IDToken} {
-		if t == nil || l.Unlearned != "" {
-			continue
-		}
-		switch alg := t.Header.Text("alg"); {
-		case strings.HasPrefix(alg, "HS"):
-			l.Unlearned = "symmetric_signature" // the secret is the primary's
-		case alg == "none" || alg == "":
-			l.Unlearned = "unsigned"
-		case t.Header.Text("kid") == "":
-			l.Unlearned = "no_kid" // two keys would be ambiguous in the merged set
+		if t != nil && l.Unlearned == "" {
+			l.Unlearned = unsignable(t, rec.Issuer)
 		}
 	}
 	rec.Headers = cors(r.Header)
@@ -95,6 +97,63 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 		l.Shape = shapeOf(rec)
 	}
 	return l
+}
+
+// unsignable says why the backup could not sign another token like t, or "". What it could not sign it does not learn,
+// so that nobody counts on it.
+func unsignable(t *session.Token, issuer string) string {
+	alg, kid := t.Header.Text("alg"), t.Header.Text("kid")
+	switch {
+	case t.Claims.Has("cnf"):
+		return "cnf" // a proof of possession (RFC 7800) that could not be checked again
+	case strings.HasPrefix(alg, "HS"):
+		return "symmetric_signature" // the secret is the primary's
+	case alg == "none" || alg == "":
+		return "unsigned"
+	case kid == "":
+		return "no_kid" // two keys would be ambiguous in the merged set
+	case strings.HasPrefix(kid, keyPrefix):
+		return "reserved_kid" // another backup's, or our own come back
+	case t.Header.Has("crit"):
+		return "crit" // RFC 7515, section 4.1.11: it would have to be understood
+	case t.Claims.Text("iss") != issuer:
+		return "other_issuer" // a backup key signs for its issuer alone
+	case t.Lifetime() <= 0:
+		return "no_lifetime"
+	}
+	return ""
+}
+
+// keyPrefix begins the kid of every backup key.
+const keyPrefix = "bk-"
+
+// Issued says by its form, in every mode and until it ends, whether a token is the backup's own: a JWT whose kid is a
+// backup key's, or an opaque one with the deployment's tag. It verifies nothing.
+func Issued(token string, tag func(string) []byte) bool {
+	if len(token) > maxJWT {
+		return false
+	}
+	if strings.Count(token, ".") == 2 {
+		head, _, _ := strings.Cut(token, ".")
+		h, err := segment(head)
+		return err == nil && strings.HasPrefix(h.Text("kid"), keyPrefix)
+	}
+	return Ours(token, tag)
+}
+
+// maxJWT bounds a token that is read.
+const maxJWT = 1 << 17
+
+// jose says whether a token that is no readable JWT is one of JOSE's all the same: its first part is a header. Another of
+// the same look would deceive nobody.
+func jose(s string) bool {
+	n := strings.Count(s, ".")
+	head, _, _ := strings.Cut(s, ".")
+	if n != 2 && n != 4 || len(head) > maxJWT {
+		return false
+	}
+	h, err := segment(head)
+	return err == nil && h.Has("alg")
 }
 
 // replyError is why a reply is no token response.
@@ -125,7 +184,7 @@ func TokenResponse(status int, h http.Header, body []byte) (session.Object, erro
 
 // ParseJWT reads a compact JWS whose payload is a JSON object (RFC 7519). It does not verify it.
 func ParseJWT(s string) (*session.Token, error) {
-	if len(s) > 1<<17 || strings.Count(s, ".") != 2 {
+	if len(s) > maxJWT || strings.Count(s, ".") != 2 {
 		return nil, replyError("not a compact JWS")
 	}
 	head, rest, _ := strings.Cut(s, ".")
@@ -153,45 +212,85 @@ func segment(s string) (session.Object, error) {
 }
 
 // ends is when the refresh token ends at the primary, as far as it says so: refresh_expires_in (Keycloak),
-// refresh_token_expires_in (others), or exp of a refresh token that is a JWT, whichever is first. Zero: not told.
-func ends(o session.Object, refreshToken string, sent time.Time) (t time.Time) {
+// refresh_token_expires_in (others), or exp of a refresh token that is a JWT, whichever is first. Zero: not told. bound says
+// that it is bound to a key (RFC 7800).
+func ends(o session.Object, refreshToken string, sent time.Time) (t time.Time, bound bool) {
 	for _, name := range []string{"refresh_expires_in", "refresh_token_expires_in"} {
-		if n, ok := o.Number(name); ok && n > 0 && n < 1<<32 {
-			t = sent.Add(time.Duration(n) * time.Second)
+		if n := seconds(o, name); n > 0 {
+			if e := sent.Add(time.Duration(n) * time.Second); t.IsZero() || e.Before(t) {
+				t = e
+			}
 		}
 	}
 	if jwt, err := ParseJWT(refreshToken); err == nil {
-		if n, ok := jwt.Claims.Number("exp"); ok && n > 0 {
+		bound = jwt.Claims.Has("cnf")
+		if n := seconds(jwt.Claims, "exp"); n > 0 {
 			if e := time.Unix(n, 0); t.IsZero() || e.Before(t) {
 				t = e
 			}
 		}
 	}
-	return t
+	return t, bound
 }
+
+// seconds reads a number of seconds, whole or not (RFC 7519, section 2), rounded down; 0 where there is none that a clock
+// could hold.
+func seconds(o session.Object, name string) int64 {
+	n, ok := o.Number(name)
+	if !ok {
+		f, err := strconv.ParseFloat(strings.Trim(string(o.Get(name)), `"`), 64)
+		if err != nil || !(f > 0 && f < 1<<33) {
+			return 0
+		}
+		n = int64(f)
+	}
+	if n < 0 || n >= 1<<33 {
+		return 0
+	}
+	return n
+}
+
+// maxLook bounds the length of an opaque token that is made.
+const maxLook = 4096
 
 // lookOf is the form of an opaque token.
 func lookOf(s string) session.Look {
-	l := session.Look{Length: len(s), Charset: "base64url"}
-	if len(s) == 36 && strings.Count(s, "-") == 4 && isHex(strings.ReplaceAll(s, "-", "")) {
+	l := session.Look{Length: min(len(s), maxLook), Charset: "base64url"}
+	if isUUID(s) {
 		l.Charset = "uuid"
 		return l
 	}
 	if isHex(s) && strings.ToLower(s) == s {
 		l.Charset = "hex"
 	}
-	if i := strings.LastIndexAny(s[:min(16, len(s))], "_:"); l.Charset != "hex" && i > 0 && isLower(strings.NewReplacer("_", "", ":", "").Replace(s[:i])) {
-		l.Prefix = s[:i+1]
+	if l.Charset == "base64url" {
+		l.Prefix = prefix(s[:min(16, len(s))])
 	}
 	return l
+}
+
+func isUUID(s string) bool {
+	return len(s) == uuidLength && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' && isHex(strings.ReplaceAll(s, "-", ""))
 }
 
 func isHex(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 
-func isLower(s string) bool {
-	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") == ""
+// prefix is the longest beginning of s that is words of small letters, each with '_' or ':' behind it.
+func prefix(s string) string {
+	end, word := 0, 0
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z':
+			word++
+		case (c == '_' || c == ':') && word > 0:
+			end, word = i+1, 0
+		default:
+			return s[:end]
+		}
+	}
+	return s[:end]
 }
 
 // cors keeps what a browser needs to be shown to read the reply.

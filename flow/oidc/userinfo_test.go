@@ -48,6 +48,7 @@ func TestOneBearerToken(t *testing.T) {
 		{"two headers", request("GET", "/u", "", "", "Authorization", "Bearer abc", "Authorization", "Bearer abc"), ""},
 		{"twice in the form", request("POST", "/u", form, "access_token=abc&access_token=abc"), ""},
 		{"a form by GET", request("GET", "/u", form, "access_token=abc"), ""},
+		{"a GET with a body", request("GET", "/u", "text/plain", "x", "Authorization", "Bearer abc"), ""},
 		{"a form by PUT", request("PUT", "/u", form, "access_token=abc"), ""},
 		{"a form that is none by its type", request("POST", "/u", "text/plain", "access_token=abc"), ""},
 		{"a form of two types", request("POST", "/u", form, "access_token=abc", "Content-Type", "application/json"), ""},
