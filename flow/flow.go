@@ -53,8 +53,8 @@ type Exchange interface {
 type Request struct {
 	HTTP     *http.Request
 	Body     []byte
-	Form     url.Values // of the body only; nil where the body is no form
-	FormErr  error      // why Form is nil
+	Form     url.Values // of the body only, as leniently as a primary might read it; nil where it cannot be read at all
+	FormErr  error      // what could not be read; such a request is neither played nor learned
 	Tenant   string
 	Issuer   string
 	Endpoint Endpoint
@@ -66,7 +66,8 @@ type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
-	Sent   time.Time // when the request was sent
+	Object session.Object // Body, where it was parsed already; nil: it was not. It is not changed.
+	Sent   time.Time      // when the request was sent
 }
 
 // Ask is what a request presents and wants. The zero Artifact means that the flow cannot be played for this request.

@@ -120,7 +120,7 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 		}
 		out = append(out, m)
 	}
-	reply.Body = out.Append(nil)
+	reply.Body = out.Append(make([]byte, 0, 512+len(accessToken)*5/2))
 	return reply, nil
 }
 

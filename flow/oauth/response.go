@@ -14,8 +14,11 @@ import (
 
 // learn reads a successful token response (RFC 6749, section 5.1; OpenID Connect Core, section 3.1.3.3).
 func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
-	o, err := TokenResponse(r.Status, r.Header, r.Body)
-	if err != nil {
+	o, err := r.Object, error(nil)
+	if o == nil {
+		o, err = session.ParseObject(r.Body)
+	}
+	if err != nil || tokenResponse(r.Status, r.Header, o) != nil {
 		return &flow.Lesson{Unlearned: "reply_not_understood"}
 	}
 	refreshToken := o.Text("refresh_token")
@@ -163,23 +166,27 @@ func (e replyError) Error() string { return string(e) }
 
 // TokenResponse reads a successful token response. The error says which rule it breaks and carries no value.
 func TokenResponse(status int, h http.Header, body []byte) (session.Object, error) {
-	if status != http.StatusOK {
-		return nil, replyError("not a 200")
-	}
-	if t, _, err := mime.ParseMediaType(h.Get("Content-Type")); err != nil || t != "application/json" && !strings.HasSuffix(t, "+json") {
-		return nil, replyError("not JSON by its type")
-	}
 	o, err := session.ParseObject(body)
 	if err != nil {
 		return nil, err
 	}
+	return o, tokenResponse(status, h, o)
+}
+
+func tokenResponse(status int, h http.Header, o session.Object) error {
+	if status != http.StatusOK {
+		return replyError("not a 200")
+	}
+	if t, _, err := mime.ParseMediaType(h.Get("Content-Type")); err != nil || t != "application/json" && !strings.HasSuffix(t, "+json") {
+		return replyError("not JSON by its type")
+	}
 	if o.Text("access_token") == "" {
-		return nil, replyError("no access_token")
+		return replyError("no access_token")
 	}
 	if o.Text("token_type") == "" {
-		return nil, replyError("no token_type")
+		return replyError("no token_type")
 	}
-	return o, nil
+	return nil
 }
 
 // ParseJWT reads a compact JWS whose payload is a JSON object (RFC 7519). It does not verify it.
