@@ -331,6 +331,25 @@ func TestWindowsHoldWhereRotationDoesNotRun(t *testing.T) {
 	}
 }
 
+func TestLateNextKeyWaitsUntilItIsKnown(t *testing.T) {
+	c := newClock()
+	r := open(t, t.TempDir(), Options{Now: c.now})
+	ensure(t, r, fence, "ES256")
+	first := find(t, r, fence, AccessToken, Current).ID
+	c.add(70 * day) // rotation did not run
+	rotate(t, r)
+	c.add(day - time.Second)
+	rotate(t, r)
+	if _, kid := sign(t, r, fence, AccessToken, "ES256", time.Minute); kid != first {
+		t.Error("a key signs that was published for less than a day, while the old one could")
+	}
+	c.add(time.Second)
+	rotate(t, r)
+	if _, kid := sign(t, r, fence, AccessToken, "ES256", time.Minute); kid == first {
+		t.Error("did not rotate")
+	}
+}
+
 func TestStartAfterAYearSignsAtOnce(t *testing.T) {
 	for _, withNext := range []bool{true, false} {
 		c := newClock()
@@ -416,31 +435,41 @@ func TestRemove(t *testing.T) {
 }
 
 func TestRemoveHoldsWhereTheDiskFails(t *testing.T) {
-	dir := t.TempDir()
-	r := open(t, dir, Options{})
-	ensure(t, r, fence, "ES256")
-	rotate(t, r)
-	token, kid := sign(t, r, fence, AccessToken, "ES256", time.Hour)
-	away := dir + ".away"
-	if err := os.Rename(dir, away); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Remove(fence, kid); err == nil || !strings.Contains(err.Error(), "restart would bring it back") {
-		t.Errorf("Remove on a failing disk: %v", err)
-	}
-	if _, _, err := r.Verify(fence, AccessToken, token); !errors.Is(err, ErrToken) || published(r, fence, kid) {
-		t.Errorf("a removed key counts until the disk can be written: %v", err)
-	}
-	if err := r.Rotate(context.Background(), time.Now()); err == nil {
-		t.Error("rotation says nothing of a failing disk")
-	}
-	if err := os.Rename(away, dir); err != nil {
-		t.Fatal(err)
-	}
-	rotate(t, r)
-	r.Close()
-	if r = open(t, dir, Options{}); published(r, fence, kid) {
-		t.Error("the removal was not kept when the disk was back")
+	for _, state := range []State{Current, Next, Retired} {
+		c := newClock()
+		dir := t.TempDir()
+		r := open(t, dir, Options{Now: c.now})
+		ensure(t, r, fence, "ES256")
+		rotate(t, r)
+		token, kid := sign(t, r, fence, AccessToken, "ES256", 100*day)
+		if state == Retired {
+			c.add(60 * day)
+			rotate(t, r)
+			rotate(t, r) // nothing is left to do: only the removal remains to be written
+		} else {
+			kid = find(t, r, fence, AccessToken, state).ID
+		}
+		away := dir + ".away"
+		if err := os.Rename(dir, away); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Remove(fence, kid); err == nil || !strings.Contains(err.Error(), "restart would bring it back") {
+			t.Errorf("%s: Remove on a failing disk: %v", state, err)
+		}
+		if _, _, err := r.Verify(fence, AccessToken, token); (err == nil) != (state == Next) || published(r, fence, kid) {
+			t.Errorf("%s: a removed key counts until the disk can be written: %v", state, err)
+		}
+		if err := r.Rotate(context.Background(), c.now()); err == nil {
+			t.Errorf("%s: rotation says nothing of a failing disk", state)
+		}
+		if err := os.Rename(away, dir); err != nil {
+			t.Fatal(err)
+		}
+		rotate(t, r)
+		r.Close()
+		if r = open(t, dir, Options{Now: c.now}); published(r, fence, kid) {
+			t.Errorf("%s: the removal was not kept when the disk was back", state)
+		}
 	}
 }
 
