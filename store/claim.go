@@ -139,7 +139,7 @@ func (d *DB) sweepClaim(ctx context.Context, place []byte) (int, error) {
 	case err != nil:
 		return 0, err
 	case int64(e.Version) <= d.now().UnixNano():
-		b.Delete(claimPlace(key))
+		b.Forget(claimPlace(key), e.Version)
 		swept = 1
 	}
 	return swept, d.Apply(ctx, &b, Soon)

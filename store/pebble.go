@@ -22,7 +22,14 @@ import (
 // Stored values begin with a tag byte: versioned values carry their version so that the merge needs no read.
 const (
 	tagPut       = 'p' // tagPut || value
-	tagVersioned = 'v' // tagVersioned || version (8 bytes, big endian) || value
+	tagVersioned = 'v' // tagVersioned || version (8 bytes, big endian) || holds || value
+)
+
+// What a versioned value holds. What is forgotten up to a version is written as nothing at the next one: greater than all
+// that the version can hold, less than anything at the next.
+const (
+	holdsNothing = 0
+	holdsValue   = 1
 )
 
 // DB is a KV on one directory. One goroutine of its own syncs and sweeps until Close.
@@ -245,8 +252,10 @@ func (d *DB) decode(v []byte) (Entry, error) {
 	switch {
 	case len(v) >= 1 && v[0] == tagPut:
 		return Entry{Value: v[1:]}, nil
-	case len(v) >= 9 && v[0] == tagVersioned:
-		return Entry{Version: binary.BigEndian.Uint64(v[1:]), Value: v[9:]}, nil
+	case len(v) >= 10 && v[0] == tagVersioned && v[9] == holdsValue:
+		return Entry{Version: binary.BigEndian.Uint64(v[1:]), Value: v[10:]}, nil
+	case len(v) == 10 && v[0] == tagVersioned && v[9] == holdsNothing:
+		return Entry{}, ErrNotFound
 	}
 	return Entry{}, d.fail(fmt.Errorf("%w: a value of %d bytes without a known tag", ErrDamaged, len(v)))
 }
@@ -277,11 +286,17 @@ func (d *DB) Apply(ctx context.Context, b *Batch, dur Durability) error {
 			copy(op.Value[1:], o.value)
 			err = op.Finish()
 		case opRaise:
-			op := pb.MergeDeferred(len(o.key), 9+len(o.value))
+			op := pb.MergeDeferred(len(o.key), 10+len(o.value))
 			copy(op.Key, o.key)
-			op.Value[0] = tagVersioned
+			op.Value[0], op.Value[9] = tagVersioned, holdsValue
 			binary.BigEndian.PutUint64(op.Value[1:], o.version)
-			copy(op.Value[9:], o.value)
+			copy(op.Value[10:], o.value)
+			err = op.Finish()
+		case opForget:
+			op := pb.MergeDeferred(len(o.key), 10)
+			copy(op.Key, o.key)
+			op.Value[0], op.Value[9] = tagVersioned, holdsNothing
+			binary.BigEndian.PutUint64(op.Value[1:], o.version+1)
 			err = op.Finish()
 		case opDelete:
 			err = pb.Delete(o.key, nil)
@@ -353,6 +368,9 @@ func (d *DB) Scan(ctx context.Context, from, to []byte, f func([]byte, Entry) er
 			return d.fail(fmt.Errorf("scan: %w", err))
 		}
 		e, err := d.decode(v)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -381,6 +399,12 @@ func (g *greatest) MergeNewer(v []byte) error {
 }
 
 func (g *greatest) MergeOlder(v []byte) error { return g.MergeNewer(v) }
+
+// DeletableFinish lets a compaction drop the key where nothing is left of it.
+func (g *greatest) DeletableFinish(includesBase bool) ([]byte, bool, io.Closer, error) {
+	nothing := len(g.best) == 10 && g.best[0] == tagVersioned && g.best[9] == holdsNothing
+	return g.best, includesBase && nothing, nil, nil
+}
 
 func (g *greatest) Finish(bool) ([]byte, io.Closer, error) { return g.best, nil, nil }
 

@@ -57,6 +57,7 @@ const (
 	opRaise
 	opDelete
 	opDropRange
+	opForget
 )
 
 type op struct {
@@ -77,6 +78,12 @@ func (b *Batch) Put(key, value []byte) {
 // with the greatest value.
 func (b *Batch) Raise(key []byte, version uint64, value []byte) {
 	b.ops = append(b.ops, op{kind: opRaise, key: key, version: version, value: value})
+}
+
+// Forget forgets a versioned key unless it was written with a greater version, whether before or afterwards. It
+// commutes like Raise, so it is how something that is over goes while somebody may be writing it anew.
+func (b *Batch) Forget(key []byte, version uint64) {
+	b.ops = append(b.ops, op{kind: opForget, key: key, version: version})
 }
 
 // Delete forgets a key that nobody will read again.

@@ -128,6 +128,18 @@ type write struct {
 	key     string
 	version uint64 // 0: a put
 	value   string
+	forget  bool
+}
+
+// beats says whether w stays where both are written.
+func (w write) beats(old write) bool {
+	switch {
+	case w.forget:
+		return w.version >= old.version
+	case old.forget:
+		return w.version > old.version
+	}
+	return w.version > old.version || w.version == old.version && w.value > old.value
 }
 
 func commute(t *testing.T, open Opener) {
@@ -140,6 +152,9 @@ func commute(t *testing.T, open Opener) {
 			if rapid.Bool().Draw(t, "put") {
 				return write{key: fmt.Sprintf("%06d/p%d", run, n), value: fmt.Sprintf("content of %d", n)}
 			}
+			if rapid.IntRange(0, 4).Draw(t, "forget") == 0 {
+				return write{key: fmt.Sprintf("%06d/r%d", run, n), version: rapid.Uint64Range(1, 4).Draw(t, "version"), forget: true}
+			}
 			return write{
 				key: fmt.Sprintf("%06d/r%d", run, n), version: rapid.Uint64Range(1, 4).Draw(t, "version"),
 				value: rapid.StringN(0, 3, 8).Draw(t, "value"),
@@ -149,10 +164,15 @@ func commute(t *testing.T, open Opener) {
 		want := map[string]write{}
 		for _, w := range writes {
 			old, ok := want[w.key]
-			if !ok || w.version > old.version || w.version == old.version && w.value > old.value {
+			if !ok || w.beats(old) {
 				want[w.key] = w
 			}
 		}
+		forgotten := map[string]bool{}
+		maps.DeleteFunc(want, func(k string, w write) bool {
+			forgotten[k] = w.forget
+			return w.forget
+		})
 		// Cut into batches, some of them twice, in any order.
 		var batches [][]write
 		for rest := writes; len(rest) > 0; {
@@ -166,7 +186,9 @@ func commute(t *testing.T, open Opener) {
 		for _, ws := range rapid.Permutation(batches).Draw(t, "order") {
 			var b store.Batch
 			for _, w := range ws {
-				if w.version == 0 {
+				if w.forget {
+					b.Forget([]byte(w.key), w.version)
+				} else if w.version == 0 {
 					b.Put([]byte(w.key), []byte(w.value))
 				} else {
 					b.Raise([]byte(w.key), w.version, []byte(w.value))
@@ -179,7 +201,7 @@ func commute(t *testing.T, open Opener) {
 		got := map[string]write{}
 		from, to := fmt.Appendf(nil, "%06d/", run), fmt.Appendf(nil, "%06d0", run)
 		err := kv.Scan(context.Background(), from, to, func(k []byte, e store.Entry) error {
-			got[string(k)] = write{string(k), e.Version, string(e.Value)}
+			got[string(k)] = write{key: string(k), version: e.Version, value: string(e.Value)}
 			return nil
 		})
 		if err != nil {
@@ -187,6 +209,11 @@ func commute(t *testing.T, open Opener) {
 		}
 		if !maps.Equal(got, want) {
 			t.Fatalf("got %v, want %v", got, want)
+		}
+		for k, gone := range forgotten {
+			if _, err := kv.Get([]byte(k)); gone && !errors.Is(err, store.ErrNotFound) {
+				t.Fatalf("get %s, which is forgotten: %v", k, err)
+			}
 		}
 		for k, w := range want {
 			e, err := kv.Get([]byte(k))
