@@ -24,7 +24,7 @@ type child struct {
 	stdin *os.File
 }
 
-// startChild runs `understudy demo ARGS…`. Secrets go through the environment, which argument lists are not.
+// startChild runs `understudy demo-part ARGS…`. Secrets go through the environment, which argument lists are not.
 func startChild(log string, stdout *os.File, env []string, args ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -35,7 +35,7 @@ func startChild(log string, stdout *os.File, env []string, args ...string) (*chi
 		return nil, err
 	}
 	defer r.Close()
-	cmd := exec.Command(self, append([]string{"demo"}, args...)...)
+	cmd := exec.Command(self, append([]string{"demo-part"}, args...)...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin = r
 	if stdout != nil {
@@ -100,7 +100,7 @@ func startGuard(dir string) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &guard{cmd: exec.Command(self, "demo", "guard", "--dir", dir)}
+	g := &guard{cmd: exec.Command(self, "demo-part", "guard", "--dir", dir)}
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C at the demo is not meant for it
 	if g.stdin, err = g.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -120,7 +120,7 @@ func idpOf(t *testing.T, pids []int) int {
 // TestLoopbackOnly: whoever reaches the page can kill processes.
 func TestLoopbackOnly(t *testing.T) {
 	for _, listen := range []string{"0.0.0.0:9999", ":9999", "192.0.2.1:9999", "[::]:9999", "localhost.example:9999"} {
-		if err := (&Play{Listen: listen, Primary: "own", Break: "none"}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "loopback only") {
+		if err := (&Command{Listen: listen, Primary: "own", Break: "none"}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "loopback only") {
 			t.Errorf("--listen %s: %v", listen, err)
 		}
 	}

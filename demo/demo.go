@@ -13,25 +13,36 @@ import (
 	"os"
 )
 
-// Command is `understudy demo`.
-type Command struct {
-	Play       Play              `cmd:"" default:"withargs" help:"Sign-ins that survive their identity provider, on this machine."`
-	IDP        idpCommand        `cmd:"" name:"idp" hidden:"" help:"The demo's own identity provider."`
-	Understudy understudyCommand `cmd:"" hidden:"" help:"The demo's gateway and backup."`
-	Guard      guardCommand      `cmd:"" hidden:"" help:"Ends what the demo leaves behind."`
+// Part is `understudy demo-part`, which is hidden: the processes of a demo.
+type Part struct {
+	IDP        idpCommand        `cmd:"" name:"idp" help:"The demo's own identity provider."`
+	Understudy understudyCommand `cmd:"" help:"The demo's gateway and backup."`
+	Guard      guardCommand      `cmd:"" help:"Ends what the demo leaves behind."`
 }
 
-// Play runs the demo.
-type Play struct {
+// Command is `understudy demo`.
+type Command struct {
 	Once    bool   `help:"Play every scene without a person, print one line for each, and fail where one fails."`
 	Break   string `help:"Break a running part and see which scene fails: ${enum}." enum:"none,backup,keys,store,revocation" default:"none"`
-	Primary string `help:"Identity provider to play with: ${enum}. Without \"own\" the module's source is needed, and what is missing is installed." enum:"own,keycloak,oidc-provider" default:"own"`
-	Rotate  bool   `help:"Play with an identity provider that rotates refresh tokens."`
+	Primary string `help:"Identity provider to play with: ${enum}. The others than \"own\" need the module's source, and install what they need." enum:"own,keycloak,oidc-provider" default:"own"`
+	Rotate  bool   `help:"Let the identity provider rotate refresh tokens."`
 	Listen  string `help:"Loopback address of the demo's page." default:"127.0.0.1:9999"`
 }
 
+// Help is the longer help.
+func (c *Command) Help() string {
+	return `An identity provider of the demo's own, Understudy in front of it, and a small application, on this machine only.
+The page has buttons that kill the identity provider, black-hole it, bring it back, and revoke you.
+
+Examples:
+  understudy demo                       a page to play with
+  understudy demo --once                every scene, one line each; exit status 1 where one fails
+  understudy demo --once --break keys   break a part, and see which scene finds it
+  understudy demo --primary keycloak    the same with a Keycloak`
+}
+
 // Run implements the command.
-func (c *Play) Run(ctx context.Context) error {
+func (c *Command) Run(ctx context.Context) error {
 	if err := loopback(c.Listen); err != nil {
 		return err
 	}
@@ -48,7 +59,7 @@ func (c *Play) Run(ctx context.Context) error {
 }
 
 // stage sets the stage for f, and clears it.
-func (c *Play) stage(ctx context.Context, f func(*stage) error) error {
+func (c *Command) stage(ctx context.Context, f func(*stage) error) error {
 	s, err := newStage(ctx, c)
 	if err != nil {
 		return err

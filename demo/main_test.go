@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -16,13 +17,14 @@ var screenshot = flag.String("screenshot", "", "write a picture of the page, in 
 
 // TestMain lets the test's own program be the demo, so that its children run with the race detector too.
 func TestMain(m *testing.M) {
-	if len(os.Args) < 2 || os.Args[1] != "demo" {
+	if len(os.Args) < 2 || !strings.HasPrefix(os.Args[1], "demo") {
 		os.Exit(m.Run())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var c struct {
-		Demo Command `cmd:""`
+		Demo     Command `cmd:""`
+		DemoPart Part    `cmd:"" hidden:""`
 	}
 	k := kong.Parse(&c, kong.BindTo(ctx, (*context.Context)(nil)))
 	if err := k.Run(); err != nil {

@@ -177,6 +177,7 @@ func (p *page) logout(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
+// revoke ends every sign-in of the person.
 func (p *page) revoke(ctx context.Context, v *visitor) {
 	p.a.mu.Lock()
 	t := v.tokens
@@ -184,11 +185,16 @@ func (p *page) revoke(ctx context.Context, v *visitor) {
 	if t == nil {
 		return
 	}
-	if err := p.a.c.revoke(ctx, t.refresh); err != nil {
-		p.a.tell(v.id, "The identity provider is not there to revoke.")
+	// Here first: that is durable, and holds whatever becomes of the primary.
+	if err := p.a.s.revoke(ctx, t.id.Subject); err != nil {
+		p.a.tell(v.id, "The revocation is not in force: %v.", err)
 		return
 	}
-	p.a.tell(v.id, "%s's sign-in was revoked.", t.person())
+	where := "here; the identity provider is not there to be told"
+	if c, _ := p.a.s.state(); c == serving && p.a.c.revoke(ctx, t.refresh) == nil {
+		where = "here and at the identity provider"
+	}
+	p.a.tell(v.id, "%s's sign-ins were revoked, %s.", t.person(), where)
 }
 
 // view is what the page shows.

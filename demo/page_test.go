@@ -28,7 +28,7 @@ func startPage(t *testing.T) (s *stage, url string) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err = newStage(ctx, &Play{Primary: "own", Break: "none", Listen: ln.Addr().String()})
+	s, err = newStage(ctx, &Command{Primary: "own", Break: "none", Listen: ln.Addr().String()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,14 @@ func TestPageThroughKillAndReturn(t *testing.T) {
 		t.Errorf("failed refreshes: %s", failed)
 	}
 	press("revoke")
-	see("revoked", "Not signed in", "The session was revoked")
+	see("revoked", "Not signed in", "The session was revoked", "revoked, here and at the identity provider")
+
+	run("sign in again", chromedp.Click(chromedp.CSS(`a[href="/login"]`)), chromedp.WaitVisible(chromedp.CSS("#username")), chromedp.Click(chromedp.CSS("form button")))
+	see("signed in again", "Alice Archer", "Issued by the primary")
+	press("kill")
+	see("killed again", "Alice Archer", "Issued by the backup")
+	press("revoke")
+	see("revoked in the outage", "Not signed in", "The session was revoked", "revoked, here; the identity provider is not there to be told")
 }
 
 // says waits until the page's text holds all of these, white space aside.

@@ -46,7 +46,7 @@ func (p *primary) passwordOf(user string) string {
 const registeredRedirect = "http://127.0.0.1:9999/cb"
 
 // startPrimary starts the chosen identity provider, installing what is missing. issuer is the gateway's public URL.
-func startPrimary(ctx context.Context, c *Play, dir, issuer, redirect string) (*primary, error) {
+func startPrimary(ctx context.Context, c *Command, dir, issuer, redirect string) (*primary, error) {
 	switch c.Primary {
 	case "keycloak":
 		if err := idptest.InstallKeycloak(ctx); err != nil {
@@ -86,11 +86,11 @@ func startPrimary(ctx context.Context, c *Play, dir, issuer, redirect string) (*
 	}
 	o.listen = fmt.Sprintf("127.0.0.1:%d", port)
 	o.args = []string{
-		"idp", "--listen", o.listen, "--issuer", issuer, "--state", filepath.Join(dir, "idp.json"), "--client-id", "demo-app",
+		"idp", "--address", o.listen, "--issuer", issuer, "--state", filepath.Join(dir, "idp.json"), "--client-id", "demo-app",
 		"--redirect", redirect, "--logout", logoutURI(redirect), "--lifetime", "30s",
 	}
 	if c.Rotate {
-		o.args = append(o.args, "--rotate")
+		o.args = append(o.args, "--rotating")
 	}
 	if err := o.Restart(ctx); err != nil {
 		return nil, err

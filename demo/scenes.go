@@ -30,6 +30,7 @@ func scenes() []scene {
 		{"revoke", (*player).revoke},
 		{"refused", (*player).refusedByPrimary},
 		{"refused-in-outage", (*player).refusedInOutage},
+		{"revoked-in-outage", (*player).revokedInOutage},
 	}
 }
 
@@ -280,11 +281,11 @@ func (p *player) revoke(ctx context.Context) (string, error) {
 }
 
 func (p *player) refusedByPrimary(ctx context.Context) (string, error) {
-	return "with the primary up: 400 invalid_grant", p.mustRefuse(ctx)
+	return "with the primary up: 400 invalid_grant", p.mustRefuse(ctx, p.alice)
 }
 
-func (p *player) mustRefuse(ctx context.Context) error {
-	t, err := p.c.refreshed(ctx, p.alice.refresh)
+func (p *player) mustRefuse(ctx context.Context, who *tokens) error {
+	t, err := p.c.refreshed(ctx, who.refresh)
 	switch {
 	case err == nil && t.byBackup():
 		return errors.New("the backup gave a token to a revoked session")
@@ -311,7 +312,16 @@ func (p *player) refusedInOutage(ctx context.Context) (string, error) {
 	if !t.byBackup() {
 		return "", errNoOutage
 	}
-	return "killed again: the backup answers bob, and alice gets 400 invalid_grant", p.mustRefuse(ctx)
+	p.bob = t
+	return "killed again: the backup answers bob, and alice gets 400 invalid_grant", p.mustRefuse(ctx, p.alice)
+}
+
+// revokedInOutage revokes bob as an operator does, while the primary is dead.
+func (p *player) revokedInOutage(ctx context.Context) (string, error) {
+	if err := p.s.revoke(ctx, p.bob.id.Subject); err != nil {
+		return "", err
+	}
+	return "an operator revoked bob here, with the primary dead: 400 invalid_grant at once", p.mustRefuse(ctx, p.bob)
 }
 
 // nextSecond waits until a new token has a new iat, which counts seconds.

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"understudy/admin"
 	"understudy/idptest"
 )
 
@@ -29,7 +30,7 @@ const (
 
 // stage is a running demo: the primary, understudy in front of it, and a guard that ends what is left.
 type stage struct {
-	play     *Play
+	play     *Command
 	dir      string
 	gateway  string // URL
 	primary  *primary
@@ -49,7 +50,7 @@ type stage struct {
 	act sync.Mutex // one change to the primary at a time
 }
 
-func newStage(ctx context.Context, c *Play) (_ *stage, err error) {
+func newStage(ctx context.Context, c *Command) (_ *stage, err error) {
 	dir, err := os.MkdirTemp("", dirPrefix)
 	if err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func newStage(ctx context.Context, c *Play) (_ *stage, err error) {
 		return nil, err
 	}
 	s.program, err = startChild(filepath.Join(dir, "understudy.log"), w, nil,
-		"understudy", "--primary", s.primary.URL(), "--listen", listen, "--data-dir", s.dataDir(), "--break", c.Break)
+		"understudy", "--upstream", s.primary.URL(), "--address", listen, "--data-dir", s.dataDir(), "--broken", c.Break)
 	w.Close()
 	if err != nil {
 		r.Close()
@@ -248,6 +249,13 @@ func (s *stage) close() {
 		s.guard.watch(0, 0)
 	}
 	s.guard.end()
+}
+
+// revoke ends a person's sign-ins as an operator does (`understudy revoke --subject`): durably, whatever the primary does.
+func (s *stage) revoke(ctx context.Context, subject string) error {
+	c := &admin.Client{Socket: filepath.Join(s.dataDir(), "admin.sock")}
+	var done admin.Revoked
+	return c.Post(ctx, "/v1/revoke", admin.Revoke{Subject: subject}, &done)
 }
 
 // logs is the end of what understudy printed.

@@ -17,16 +17,16 @@ import (
 // understudyCommand is the product as it is, in front of the demo's primary: the same serve.Run, and hooks for what the
 // demo watches or breaks.
 type understudyCommand struct {
-	Primary string `required:""`
-	Listen  string `required:""`
-	DataDir string `required:""`
-	Break   string `default:"none"`
+	Upstream string `required:""`
+	Address  string `required:""`
+	DataDir  string `required:""`
+	Broken   string `default:"none"`
 }
 
 func (c *understudyCommand) Run(ctx context.Context) error {
 	ctx, cancel := untilEOF(ctx)
 	defer cancel()
-	u, err := gateway.ParseUpstream(c.Primary)
+	u, err := gateway.ParseUpstream(c.Upstream)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (c *understudyCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hooks, err := hooksFor(c.Break)
+	hooks, err := hooksFor(c.Broken)
 	if err != nil {
 		return err
 	}
@@ -46,9 +46,9 @@ func (c *understudyCommand) Run(ctx context.Context) error {
 		return reporting{b, json.NewEncoder(os.Stdout)}
 	}
 	return serve.Run(ctx, serve.Options{
-		Listen: c.Listen, DataDir: c.DataDir, SealingKey: key, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Listen: c.Address, DataDir: c.DataDir, SealingKey: key, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Tenants: []*gateway.Tenant{{
-			Name: "default", Hosts: []string{c.Listen}, Scheme: "http", Upstream: u,
+			Name: "default", Hosts: []string{c.Address}, Scheme: "http", Upstream: u,
 			// A configuration for a stage: the way back takes seconds, so that a person sees it.
 			Health: health.Config{ProbeServing: 2 * time.Second, ProbeAway: 250 * time.Millisecond, RampStep: 750 * time.Millisecond},
 		}},
@@ -84,13 +84,13 @@ func (r reporting) Learn(ctx context.Context, ls []*backup.Learned) ([]backup.Ou
 
 // idpCommand is the demo's own identity provider.
 type idpCommand struct {
-	Listen   string        `required:""`
-	Issuer   string        `required:""`
-	State    string        `required:""`
-	ClientID string        `required:""`
-	Redirect string        `required:""`
-	Logout   string        `required:""`
-	Rotate   bool          `help:"Rotate refresh tokens."`
+	Address  string `required:""`
+	Issuer   string `required:""`
+	State    string `required:""`
+	ClientID string `required:""`
+	Redirect string `required:""`
+	Logout   string `required:""`
+	Rotating bool
 	Lifetime time.Duration `default:"60s"`
 }
 
@@ -100,15 +100,15 @@ const secretVariable = "UNDERSTUDY_DEMO_CLIENT_SECRET"
 func (c *idpCommand) Run(ctx context.Context) error {
 	ctx, cancel := untilEOF(ctx)
 	defer cancel()
-	if err := loopback(c.Listen); err != nil {
+	if err := loopback(c.Address); err != nil {
 		return err
 	}
 	p, err := idp.New(idp.Config{
 		Issuer: c.Issuer, StateFile: c.State, ClientID: c.ClientID, ClientSecret: os.Getenv(secretVariable),
-		RedirectURI: c.Redirect, LogoutURI: c.Logout, Rotate: c.Rotate, Lifetime: c.Lifetime,
+		RedirectURI: c.Redirect, LogoutURI: c.Logout, Rotate: c.Rotating, Lifetime: c.Lifetime,
 	})
 	if err != nil {
 		return err
 	}
-	return idp.Serve(ctx, c.Listen, p)
+	return idp.Serve(ctx, c.Address, p)
 }

@@ -17,17 +17,18 @@ import (
 )
 
 type cli struct {
-	Demo    demo.Command   `cmd:"" help:"Watch sign-ins survive their identity provider, on this machine."`
-	Serve   serveCommand   `cmd:"" help:"Run the gateway and the backup."`
-	Check   checkCommand   `cmd:"" help:"Validate the configuration and ask the primary what matters."`
-	Status  statusCommand  `cmd:"" help:"Show what a running understudy does."`
-	Revoke  revokeCommand  `cmd:"" help:"End sign-ins, at once and durably."`
-	Lift    liftCommand    `cmd:"" help:"Lift the refusals of a primary that was sick."`
-	Resume  resumeCommand  `cmd:"" help:"Let traffic go back to the primary where the way back was halted."`
-	Log     logCommand     `cmd:"" help:"Read the sign-in log."`
-	Keys    keysCommand    `cmd:"" help:"Show and change the backup's signing keys."`
-	Config  configCommand  `cmd:"" help:"Show the configuration."`
-	Version versionCommand `cmd:"" help:"Show the version."`
+	Demo     demo.Command   `cmd:"" help:"Watch sign-ins survive their identity provider, on this machine."`
+	DemoPart demo.Part      `cmd:"" hidden:""`
+	Serve    serveCommand   `cmd:"" help:"Run the gateway and the backup."`
+	Check    checkCommand   `cmd:"" help:"Validate the configuration and ask the primary what matters."`
+	Status   statusCommand  `cmd:"" help:"Show what a running understudy does."`
+	Revoke   revokeCommand  `cmd:"" help:"End sign-ins, at once and durably."`
+	Lift     liftCommand    `cmd:"" help:"Lift the refusals of a primary that was sick."`
+	Resume   resumeCommand  `cmd:"" help:"Let traffic go back to the primary where the way back was halted."`
+	Log      logCommand     `cmd:"" help:"Read the sign-in log."`
+	Keys     keysCommand    `cmd:"" help:"Show and change the backup's signing keys."`
+	Config   configCommand  `cmd:"" help:"Show the configuration."`
+	Version  versionCommand `cmd:"" help:"Show the version."`
 }
 
 // Exit statuses.
