@@ -60,7 +60,11 @@ func (s *Store) PutMark(b *store.Batch, tenant string, m Mark) error {
 	if err := s.marks.add(s, k); err != nil {
 		return err
 	}
-	b.Raise(k, uint64(max(m.At, m.Lifted)), v)
+	version := uint64(m.At)
+	if m.Lifted != 0 {
+		version++ // beats the mark that was lifted and no later one
+	}
+	b.Raise(k, version, v)
 	return nil
 }
 
@@ -141,4 +145,32 @@ func (s *Store) Marks(ctx context.Context, tenant string, f func(Mark) error) er
 		}
 		return f(m)
 	})
+}
+
+// Lift lifts the inferred marks of a tenant that were made in [from, to) with a cause ("" for any), in one durable batch,
+// and returns how many. The refusals of a sick primary go this way, by hand; what the primary refuses again is marked
+// again. Final marks are never lifted.
+func (s *Store) Lift(ctx context.Context, tenant, cause string, from, to, now time.Time) (int, error) {
+	var b store.Batch
+	n := 0
+	first := place(spaceMark, tenant, []byte{finality(false)})
+	err := s.KV.Scan(ctx, first, after(first), func(key []byte, e store.Entry) error {
+		var m Mark
+		if err := s.Seal.unsealCBOR(key, e.Value, &m); err != nil {
+			return err
+		}
+		if m.Final || m.Lifted != 0 || cause != "" && m.Cause != cause || m.At < from.UnixNano() || m.At >= to.UnixNano() {
+			return nil
+		}
+		m.Lifted = now.UnixNano()
+		n++
+		return s.PutMark(&b, tenant, m)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("lift marks: %w", err)
+	}
+	if err := s.KV.Apply(ctx, &b, store.Durable); err != nil {
+		return 0, fmt.Errorf("lift marks: %w", err)
+	}
+	return n, nil
 }

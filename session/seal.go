@@ -59,6 +59,7 @@ type Sealer struct {
 	secret    []byte
 	look      []byte
 	outer     cipher.AEAD
+	dec       cbor.DecMode
 }
 
 const sealFormat = 1
@@ -79,8 +80,17 @@ func NewSealer(key []byte) (*Sealer, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What is decoded was sealed here; the limits hold even if that should fail some day.
+	dec, err := cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 16, MaxArrayElements: 4096, MaxMapPairs: 1024,
+		IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+	}.DecMode()
+	if err != nil {
+		return nil, err
+	}
 	return &Sealer{
-		id: derive("id")[0], pseudonym: derive("pseudonym"), artifact: derive("artifact"),
+		dec: dec,
+		id:  derive("id")[0], pseudonym: derive("pseudonym"), artifact: derive("artifact"),
 		secret: derive("secret"), look: derive("look"), outer: outer,
 	}, nil
 }
@@ -179,7 +189,7 @@ func (s *Sealer) unsealCBOR(place, sealed []byte, v any) error {
 	if err != nil {
 		return err
 	}
-	return cbor.Unmarshal(b, v)
+	return s.dec.Unmarshal(b, v)
 }
 
 func gcm(key []byte) cipher.AEAD {

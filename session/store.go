@@ -8,8 +8,6 @@ import (
 
 	"crypto/sha256"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"understudy/store"
 )
 
@@ -121,7 +119,7 @@ func (s *Store) Open(tenant string, lookup ID, d *Door, key []byte) (*Record, er
 		return nil, fmt.Errorf("open a record: %w", err)
 	}
 	var r Record
-	if err := cbor.Unmarshal(plain, &r); err != nil {
+	if err := s.Seal.dec.Unmarshal(plain, &r); err != nil {
 		return nil, fmt.Errorf("decode a record: %w", err)
 	}
 	if r.Format != RecordFormat {
