@@ -853,3 +853,22 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+func FuzzKeyFile(f *testing.F) {
+	dir := f.TempDir()
+	r := open(f, dir, Options{})
+	ensure(f, r, fence, "ES256")
+	name := filepath.Base(r.path(fence))
+	good, err := os.ReadFile(r.path(fence))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, b := range [][]byte{good, good[:len(good)-1], {}, []byte(magic), []byte("understudy-keys-1\n"), append([]byte(magic), make([]byte, 64)...)} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := r.unseal(name, b); err == nil && !bytes.Equal(b, good) {
+			t.Fatal("opened what was not sealed")
+		}
+	})
+}
