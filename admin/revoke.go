@@ -195,7 +195,11 @@ func (s *Server) line(tenant string, req *Revoke, decision, rule string) {
 		Time: s.p.Now(), ID: fmt.Sprintf("operator-%d", s.p.Now().UnixNano()), Tenant: tenant, Issuer: req.Issuer, Flow: "operator", Client: req.Client,
 		Subject: req.Subject, Session: req.Session, TokenIssuerType: "none", Decision: decision, Rule: rule,
 	}
-	if err := s.p.Audit.Write(e); err != nil {
+	err := s.p.Audit.Write(e)
+	if err == nil {
+		err = s.p.Audit.Sync() // it must not be less durable than the act
+	}
+	if err != nil {
 		s.p.Log.Error("an operator's act is not in the sign-in log", "decision", decision, "error", err)
 	}
 }

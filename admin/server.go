@@ -74,7 +74,7 @@ func New(p Parts) *Server {
 	}
 	s.mux.HandleFunc("GET /v1/log", s.log)
 	s.mux.Handle("GET /metrics", s.metrics)
-	for _, path := range []string{"/health/started", "/health/live", "/health/ready", "/livez", "/readyz"} {
+	for path := range healthPaths() {
 		s.mux.HandleFunc("GET "+path, s.health)
 	}
 	return s
@@ -82,6 +82,10 @@ func New(p Parts) *Server {
 
 // Handler answers whoever reaches it; the caller guards it.
 func (s *Server) Handler() http.Handler { return s.mux }
+
+func healthPaths() map[string]bool {
+	return map[string]bool{"/health/started": true, "/health/live": true, "/health/ready": true, "/livez": true, "/readyz": true}
+}
 
 // health tells of this process, never of the primary: a restart mends nothing there.
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
@@ -253,9 +257,9 @@ func Token(file string) (string, error) {
 }
 
 func (s *Server) guard(token string) http.Handler {
-	want := sha256.Sum256([]byte(token))
+	want, open := sha256.Sum256([]byte(token)), healthPaths()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && (strings.HasPrefix(r.URL.Path, "/health/") || r.URL.Path == "/livez" || r.URL.Path == "/readyz") {
+		if r.Method == http.MethodGet && open[r.URL.Path] {
 			s.mux.ServeHTTP(w, r)
 			return
 		}

@@ -91,3 +91,16 @@ func (g *Gateway) Resume(tenant string) bool {
 	}
 	return did
 }
+
+// Republish publishes the backup's keys as they are now, beside the primary's as they were last found good.
+func (g *Gateway) Republish(ctx context.Context) error {
+	for _, t := range g.c.Tenants {
+		for _, is := range t.meta.issuers() {
+			again := *is
+			if err := t.meta.put(ctx, &again); err != nil {
+				return fmt.Errorf("tenant %s: %w", t.Name, err)
+			}
+		}
+	}
+	return nil
+}

@@ -227,6 +227,7 @@ func (p *process) background(ctx context.Context, eg *errgroup.Group) {
 	eg.Go(func() error { return p.hangups(ctx) })
 	if p.ring != nil {
 		eg.Go(func() error { return p.ring.Run(ctx) })
+		eg.Go(func() error { return p.republish(ctx) })
 	}
 	if p.signins != nil {
 		eg.Go(func() error { return p.signins.Run(ctx) })
@@ -247,6 +248,32 @@ func (p *process) background(ctx context.Context, eg *errgroup.Group) {
 		p.ready.Store(false)
 		return nil
 	})
+}
+
+// republish brings keys that changed into the published sets, until ctx ends.
+func (p *process) republish(ctx context.Context) error {
+	if p.front == nil {
+		return nil
+	}
+	t := time.NewTicker(500 * time.Millisecond)
+	defer t.Stop()
+	var told uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		v := p.ring.Version()
+		if v == told {
+			continue
+		}
+		if err := p.front.gateway().Republish(ctx); err != nil {
+			p.o.Log.Warn("changed backup keys are not published yet; it is tried again", "error", err)
+			continue
+		}
+		told = v
+	}
 }
 
 // openDoors opens the admin API, and the backup's door for its gateways.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 
 	"understudy/config"
 	"understudy/gateway"
@@ -21,7 +20,7 @@ func Resolve(c *config.Config, s *config.Source) (Options, error) {
 	o := Options{
 		HealthPath: c.HealthPath, DataDir: c.DataDir, SealingKeyFile: c.SealingKeyFile, KeyEncryptionKeyFile: c.KeyEncryptionKeyFile,
 		Role: c.Role, Admin: Admin{c.Admin.Listen, c.Admin.TLS.CertFile, c.Admin.TLS.KeyFile, c.Admin.TokenFile},
-		Audit: Audit{c.Audit.Dir, c.Audit.KeepDays, c.Audit.MaxFileBytes}, Settings: c.Tree,
+		Audit: Audit{c.Audit.Dir, c.Audit.KeepDays, c.Audit.MaxFileBytes}, Settings: c.Tree, level: logLevel(c.Log), format: c.Log.Format,
 		Remote: Remote{
 			Listen: c.Backup.Listen, URL: c.Backup.URL, ServerName: c.Backup.TLS.ServerName, CertFile: c.Backup.TLS.CertFile,
 			KeyFile: c.Backup.TLS.KeyFile, CAFile: c.Backup.TLS.CAFile, AllowedNames: c.Backup.AllowedNames, SpoolMaxBytes: c.Backup.SpoolMaxBytes,
@@ -98,15 +97,20 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 	return t, files, nil
 }
 
-// Logger makes the process's own log.
-func Logger(c config.Log) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(strings.ToUpper(c.Level))); err != nil {
-		level = slog.LevelInfo
-	}
+// Logger makes the process's own log, and what changes its level.
+func Logger(c config.Log) (*slog.Logger, *slog.LevelVar) {
+	level := &slog.LevelVar{}
+	level.Set(logLevel(c))
 	o := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+		return slog.New(slog.NewJSONHandler(os.Stderr, o)), level
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, o))
+	return slog.New(slog.NewTextHandler(os.Stderr, o)), level
+}
+
+func logLevel(c config.Log) (l slog.Level) {
+	if err := l.UnmarshalText([]byte(c.Level)); err != nil {
+		return slog.LevelInfo
+	}
+	return l
 }

@@ -52,16 +52,19 @@ type Options struct {
 	Admin  Admin
 	Audit  Audit
 
-	Log   *slog.Logger
-	Hooks Hooks
+	Log *slog.Logger
+	// LogLevel is Log's, for a reload to change; nil: it does not.
+	LogLevel *slog.LevelVar
+	Hooks    Hooks
 
 	// Settings shows the configuration in force; nil: there is nothing to show.
 	Settings func() (map[string]any, error)
 	// Reload resolves the configuration anew, on SIGHUP; nil: SIGHUP changes nothing.
 	Reload func() (Options, error)
 
-	// print tells tenants that have not changed; "" never equals.
-	print string
+	print  string // tells tenants that have not changed; "" never equals
+	level  slog.Level
+	format string
 }
 
 // Hooks change parts of a running process, for the demo's breaks. Nil members change nothing.
@@ -181,7 +184,10 @@ func (p *process) reload() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n.Log, n.Hooks = p.o.Log, p.o.Hooks
+	n.Log, n.Hooks, n.Reload, n.LogLevel = p.o.Log, p.o.Hooks, p.o.Reload, p.o.LogLevel
+	if n.LogLevel != nil {
+		n.LogLevel.Set(n.level)
+	}
 	p.o = n
 	return nil
 }
@@ -199,6 +205,7 @@ func (o *Options) fixed(n *Options) error {
 		{"admin", o.Admin == n.Admin},
 		{"audit", o.Audit == n.Audit},
 		{"backup", o.Remote.same(n.Remote)},
+		{"log.format", o.format == n.format},
 	} {
 		if !c.same {
 			return fmt.Errorf("%s has changed, and that needs a restart", c.what)

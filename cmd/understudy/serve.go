@@ -56,7 +56,7 @@ func (c *serveCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the configuration is not taken:\n%w", err)
 	}
-	o.Log = serve.Logger(cf.Log)
+	o.Log, o.LogLevel = serve.Logger(cf.Log)
 	for _, v := range unknown {
 		o.Log.Warn("a variable of the environment means nothing; is it mistyped? docs/configuration.md lists them", "variable", v)
 	}
