@@ -44,6 +44,8 @@ func benchClient(b *testing.B) (*remote.Client, *remote.SignIn) {
 		b.Fatal(err)
 	}
 	srv := remote.StartServer(b, a, "", svc)
-	cl, _ := remote.StartClient(b, a, srv.Addr, b.TempDir())
+	cl, _ := remote.StartClient(b, a, srv.Addr, b.TempDir(), func(c *remote.ClientConfig) {
+		c.Timeouts.Standing, c.Timeouts.Play = time.Minute, time.Minute // a busy machine is slow, not away
+	})
 	return cl, s
 }
