@@ -112,8 +112,8 @@ func (t *tokens) byBackup() bool { return strings.HasPrefix(t.kid, "bk-") }
 
 func (c *client) read(t *oauth2.Token, began time.Time) (*tokens, error) {
 	raw, _ := t.Extra("id_token").(string)
-	j, err := jose.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256, jose.ES256})
-	if err != nil || len(j.Signatures) != 1 {
+	j, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.RS256, jose.ES256})
+	if err != nil {
 		return nil, errors.New("the token response has no signed ID token")
 	}
 	return &tokens{

@@ -70,6 +70,7 @@ func (p *page) handler() http.Handler {
 	mux.HandleFunc("GET /login", p.login)
 	mux.HandleFunc("GET /cb", p.callback)
 	mux.HandleFunc("POST /logout", p.logout)
+	mux.Handle("GET /bye", http.RedirectHandler("/", http.StatusSeeOther))
 	mux.HandleFunc("POST /kill", p.do(func(_ context.Context, v *visitor) {
 		if pid, err := p.a.s.kill(); err != nil {
 			p.a.tell("", "The identity provider was not killed: %v.", err)
@@ -169,9 +170,9 @@ func (p *page) logout(w http.ResponseWriter, r *http.Request) {
 	}
 	p.a.mu.Unlock()
 	to := "/"
-	if c, _ := p.a.s.state(); t != nil && c == serving && p.a.c.logoutAt != "" && p.a.s.primary.password == "" {
+	if c, _ := p.a.s.state(); t != nil && c == serving && p.a.c.logoutAt != "" {
 		to = p.a.c.logoutAt + "?" + url.Values{
-			"id_token_hint": {t.rawID}, "post_logout_redirect_uri": {logoutURI(p.a.s.redirect)},
+			"id_token_hint": {t.rawID}, "post_logout_redirect_uri": {afterLogout(p.a.s.redirect)},
 		}.Encode()
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther)

@@ -55,7 +55,10 @@ func TestPageThroughKillAndReturn(t *testing.T) {
 	s, page := startPage(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	tab, stop := chromium.Start(ctx, t.TempDir())
+	tab, stop, err := chromium.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer stop()
 	run := func(what string, steps ...chromedp.Action[chromedp.Void]) {
 		t.Helper()

@@ -87,7 +87,7 @@ func startPrimary(ctx context.Context, c *Command, dir, issuer, redirect string)
 	o.listen = fmt.Sprintf("127.0.0.1:%d", port)
 	o.args = []string{
 		"idp", "--address", o.listen, "--issuer", issuer, "--state", filepath.Join(dir, "idp.json"), "--client-id", "demo-app",
-		"--redirect", redirect, "--logout", logoutURI(redirect), "--lifetime", "30s",
+		"--redirect", redirect, "--logout", afterLogout(redirect), "--lifetime", "30s",
 	}
 	if c.Rotate {
 		o.args = append(o.args, "--rotating")

@@ -272,6 +272,7 @@ func randomText() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-func logoutURI(redirect string) string { return strings.TrimSuffix(redirect, "/cb") + "/" }
+// afterLogout is where the identity providers send a browser after a logout, as they are told or as they know it.
+func afterLogout(redirect string) string { return strings.TrimSuffix(redirect, "/cb") + "/bye" }
 
 var errNoOutage = errors.New("the primary answered")

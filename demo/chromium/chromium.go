@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"time"
 
 	"github.com/chromedp/chromedp"
 )
@@ -58,15 +59,29 @@ func denyDaemons() (undo func(), err error) {
 	return func() { os.Remove(policyFile) }, nil
 }
 
-// Start runs a browser with a fresh profile in dir and returns a context for chromedp's actions; stop ends the browser.
-func Start(ctx context.Context, dir string) (tab context.Context, stop func()) {
+// Start runs a browser with a fresh profile and returns a context for chromedp's actions; stop ends the browser and
+// removes the profile.
+func Start(ctx context.Context) (tab context.Context, stop func(), err error) {
+	dir, err := os.MkdirTemp("", "understudy-chromium-")
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a browser's profile: %w", err)
+	}
 	alloc, end := chromedp.NewExecAllocator(ctx,
 		chromedp.ExecPath(Path), chromedp.UserDataDir(dir), chromedp.WindowSize(1200, 900),
-		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
+		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("no-default-browser-check", true),
+		chromedp.Flag("disable-dev-shm-usage", true),
 	)
 	tab, cancel := chromedp.NewContext(alloc)
-	return tab, func() { cancel(); end() }
+	return tab, func() {
+		cancel()
+		end()
+		for range 50 { // its helpers write until they notice
+			if os.RemoveAll(dir) == nil {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}, nil
 }
