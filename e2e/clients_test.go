@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -92,6 +93,25 @@ type goClient struct {
 	verifier string
 	nonce    string
 	tok      *oauth2.Token
+	tap      tap
+}
+
+// tap keeps the last reply of a transport.
+type tap struct {
+	http.RoundTripper
+	last *reply
+}
+
+func (w *tap) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := w.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if w.last, err = readReply(resp); err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(strings.NewReader(w.last.raw))
+	return resp, nil
 }
 
 func openGo(s *site, _ string) (client, error) {
@@ -99,8 +119,13 @@ func openGo(s *site, _ string) (client, error) {
 }
 
 func newGoClient(s *site, id, secret string) *goClient {
+	endpoint := s.provider.Endpoint()
+	endpoint.AuthStyle = oauth2.AuthStyleInHeader
+	if secret == "" {
+		endpoint.AuthStyle = oauth2.AuthStyleInParams
+	}
 	return &goClient{s: s, verifier: oauth2.GenerateVerifier(), nonce: oauth2.GenerateVerifier(), c: &oauth2.Config{
-		ClientID: id, ClientSecret: secret, Endpoint: s.provider.Endpoint(), RedirectURL: redirect, Scopes: strings.Fields(s.scope()),
+		ClientID: id, ClientSecret: secret, Endpoint: endpoint, RedirectURL: redirect, Scopes: strings.Fields(s.scope()),
 	}}
 }
 
@@ -113,7 +138,10 @@ func (g *goClient) begin(context.Context) (string, error) {
 }
 
 func (g *goClient) context(ctx context.Context) context.Context {
-	return oidc.ClientContext(ctx, &http.Client{Transport: shared.transport()})
+	if g.tap.RoundTripper == nil {
+		g.tap.RoundTripper = shared.transport()
+	}
+	return oidc.ClientContext(ctx, &http.Client{Transport: &g.tap})
 }
 
 func (g *goClient) finish(ctx context.Context, back *url.URL) (*tokens, error) {

@@ -94,7 +94,7 @@ func throughOutage(t *testing.T, d *deployment, shapes []shape) []string {
 				t.Fatalf("%s: %v", r.name, err)
 			}
 			t.Cleanup(r.c.close)
-			if r.last, err = st.signIn(ctx, r.c); err != nil {
+			if r.last, err = st.signIn(ctx, r.c, "alice"); err != nil {
 				r.fail(t, "sign in", err)
 				continue
 			}

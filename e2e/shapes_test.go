@@ -53,6 +53,7 @@ type site struct {
 	shape
 	u        *idptest.Understudy
 	provider *oidc.Provider
+	approved int // exchanges with a refresh token that the primary approved since the gateway started
 }
 
 func (s shape) at(ctx context.Context, u *idptest.Understudy) (*site, error) {
@@ -61,22 +62,22 @@ func (s shape) at(ctx context.Context, u *idptest.Understudy) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &site{s, u, p}, nil
+	return &site{shape: s, u: u, provider: p}, nil
 }
 
-// visit signs alice in at an authorization URL and returns where the browser is sent.
-func (s *site) visit(ctx context.Context, authorize string) (*url.URL, error) {
+// visit signs a user in at an authorization URL and returns where the browser is sent.
+func (s *site) visit(ctx context.Context, authorize, user string) (*url.URL, error) {
 	b := &idptest.Browser{Transport: shared.transport()}
-	return b.Visit(ctx, authorize, redirect, map[string]string{"username": "alice", "password": "pw-alice", "login": "alice"})
+	return b.Visit(ctx, authorize, redirect, map[string]string{"username": user, "password": "pw-" + user, "login": user})
 }
 
-// signIn takes a client through a sign-in of alice.
-func (s *site) signIn(ctx context.Context, c client) (*tokens, error) {
+// signIn takes a client through a sign-in. Keycloak knows alice and bob, oidc-provider everybody.
+func (s *site) signIn(ctx context.Context, c client, user string) (*tokens, error) {
 	to, err := c.begin(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	back, err := s.visit(ctx, to)
+	back, err := s.visit(ctx, to, user)
 	if err != nil {
 		return nil, fmt.Errorf("sign in: %w", err)
 	}
@@ -87,5 +88,6 @@ func (s *site) signIn(ctx context.Context, c client) (*tokens, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finish: %w", err)
 	}
+	s.approved++
 	return t, nil
 }

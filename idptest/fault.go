@@ -40,7 +40,9 @@ const (
 type Fault struct {
 	Kind FaultKind
 	// Match chooses requests; nil: those to a token endpoint (the path ends in "/token").
-	Match  func(*http.Request) bool
+	Match func(*http.Request) bool
+	// Grant chooses those of one grant_type (the gateway's probes have another than clients); "": all.
+	Grant  string
 	Delay  time.Duration
 	Status int
 	// Times ends the fault after so many requests; 0: never.
@@ -56,7 +58,7 @@ type FaultProxy struct {
 	mu      sync.Mutex // guards what follows
 	fault   Fault
 	done    map[FaultKind]int // exchanges that a fault was done to
-	passed  int               // exchanges with a token endpoint that passed whole
+	passed  map[string]int    // exchanges with a token endpoint that passed whole, by grant_type
 	release chan struct{}     // closed by Release
 	server  *http.Server      // nil while the port is closed
 }
@@ -72,7 +74,7 @@ func StartFaultProxy(primary string) (*FaultProxy, error) {
 		return nil, err
 	}
 	f := &FaultProxy{
-		port: port, primary: u, done: map[FaultKind]int{}, release: make(chan struct{}),
+		port: port, primary: u, done: map[FaultKind]int{}, passed: map[string]int{}, release: make(chan struct{}),
 		transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64, IdleConnTimeout: 2 * time.Second},
 	}
 	return f, f.listen()
@@ -121,11 +123,11 @@ func (f *FaultProxy) Done(k FaultKind) int {
 	return f.done[k]
 }
 
-// Passed is how many exchanges with a token endpoint passed whole.
-func (f *FaultProxy) Passed() int {
+// Passed is how many exchanges of a grant_type with a token endpoint passed whole.
+func (f *FaultProxy) Passed(grant string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.passed
+	return f.passed[grant]
 }
 
 // Close ends the proxy.
@@ -153,10 +155,18 @@ func isTokenEndpoint(r *http.Request) bool {
 	return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/token")
 }
 
-// take returns the fault for a request and counts it.
-func (f *FaultProxy) take(r *http.Request) (Fault, <-chan struct{}) {
+// take returns the fault for a request whose body has been read, or is still to be read.
+func (f *FaultProxy) take(r *http.Request, body []byte, read bool) (Fault, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if read == (f.fault.Kind == ResetBefore) {
+		return Fault{}, f.release
+	}
+	if f.fault.Grant != "" {
+		if form, err := url.ParseQuery(string(body)); err != nil || form.Get("grant_type") != f.fault.Grant {
+			return Fault{}, f.release
+		}
+	}
 	match := f.fault.Match
 	if match == nil {
 		match = isTokenEndpoint
@@ -180,8 +190,7 @@ func (f *FaultProxy) count(k FaultKind) {
 }
 
 func (f *FaultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x, release := f.take(r)
-	if x.Kind == ResetBefore {
+	if x, _ := f.take(r, nil, false); x.Kind == ResetBefore {
 		f.count(x.Kind)
 		reset(w)
 		return
@@ -191,6 +200,7 @@ func (f *FaultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reset(w)
 		return
 	}
+	x, release := f.take(r, body, true)
 	header := w.Header()
 	switch x.Kind {
 	case ResetAfter:
@@ -264,9 +274,11 @@ func (f *FaultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(resp.StatusCode)
 	w.Write(reply)
 	if x.Kind == Pass && isTokenEndpoint(r) {
-		f.mu.Lock()
-		f.passed++
-		f.mu.Unlock()
+		if form, err := url.ParseQuery(string(body)); err == nil {
+			f.mu.Lock()
+			f.passed[form.Get("grant_type")]++
+			f.mu.Unlock()
+		}
 	}
 }
 
