@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -256,3 +257,5 @@ func setUser(t *testing.T, kc *idptest.Keycloak, realm, user string, change map[
 	}
 	do("PUT", "/admin/realms/"+realm+"/users/"+users[0].ID, admin.AccessToken, bytes.NewReader(b), "application/json")
 }
+func loopback() netip.Prefix { return netip.MustParsePrefix("127.0.0.0/8") }
+func ten() netip.Prefix      { return netip.MustParsePrefix("10.0.0.0/8") }
