@@ -22,7 +22,7 @@ import (
 	"understudy/store"
 )
 
-const tenant, issuerID = "default", "https://login.example.test" + realm
+const tenant, issuerID = "default", "http://login.example.test" + realm
 
 // maker makes learned sign-ins out of numbers: the record is what the refresh_token flow learns from a token response of
 // the bench's own primary, with another user in each; the artifact of a number can be made again at any time, so that a
@@ -56,8 +56,11 @@ func newMaker() (*maker, error) {
 		return nil, errors.New("the refresh_token flow does not know a refresh grant")
 	}
 	l := x.Learn(&flow.Response{Status: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, Sent: m.began})
-	if l == nil || l.Record == nil || l.Unlearned != "" {
-		return nil, fmt.Errorf("the refresh_token flow does not learn a refresh reply: %+v", l)
+	if l == nil || l.Record == nil {
+		return nil, errors.New("the refresh_token flow does not understand a refresh reply")
+	}
+	if l.Unlearned != "" {
+		return nil, fmt.Errorf("the refresh_token flow does not learn a refresh reply: %s", l.Unlearned)
 	}
 	m.record = *l.Record
 	return m, nil
