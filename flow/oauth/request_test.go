@@ -108,6 +108,7 @@ func TestNeitherPlayedNorLearned(t *testing.T) {
 		{"a client in the query", set(post(plain), func(h *http.Request) { h.URL.RawQuery = "client_id=other" }), "ambiguous_parameters"},
 		{"a query that cannot be read", set(post(plain), func(h *http.Request) { h.URL.RawQuery = "a;b" }), "ambiguous_parameters"},
 		{"a query of something else is only odd", set(post(plain), func(h *http.Request) { h.URL.RawQuery = "p=policy" }), ""},
+		{"a request id in the query is only odd", set(post(plain), func(h *http.Request) { h.URL.RawQuery = "client-request-id=1&client_info=1" }), ""},
 		{"semicolons that a primary may take for ampersands", post(plain + "&x=1;refresh_token=rt-2"), "ambiguous_parameters"},
 		{"a broken escape", post(plain + "&x=%zz"), "ambiguous_parameters"},
 		{"two content types", post(plain, "Content-Type", "application/json"), "ambiguous_parameters"},
