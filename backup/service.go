@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -322,7 +323,7 @@ func (s *Service) audit(a *attempt, no *flow.Refusal, began time.Time) error {
 		e.Approved = time.Unix(0, a.door.Approved)
 	}
 	if len(a.keys) > 0 {
-		e.Key = a.keys[0]
+		e.Key = strings.Join(a.keys, " ")
 	}
 	if no != nil {
 		e.TokenIssuerType, e.Decision, e.Rule, e.Key = "none", "refused", no.Code, ""

@@ -127,7 +127,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		l.g.shadow(ctx, t, x.o)
 	}
 	v, s := t.v, l.g.c.Seal
-	le := v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Sent: x.sent})
+	le := v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Object: x.o.object, Sent: x.sent})
 	if le == nil {
 		return nil
 	}
