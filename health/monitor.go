@@ -143,6 +143,10 @@ func (m *Monitor) Outage() time.Time {
 func (m *Monitor) LastServed() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.lastServed()
+}
+
+func (m *Monitor) lastServed() time.Time {
 	if !m.began.IsZero() {
 		return m.began
 	}

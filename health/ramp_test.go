@@ -342,7 +342,7 @@ func TestWhenTheOutageBegan(t *testing.T) {
 			want(t, m, "open")
 			began := func() {
 				t.Helper()
-				if !m.Outage().Equal(first) || !m.LastServed().Equal(first) {
+				if !m.Outage().Equal(first) || !m.LastServed().Equal(first) || !m.State().LastServed.Equal(first) {
 					t.Errorf("it began %v after the first failure", m.Outage().Sub(first))
 				}
 			}

@@ -10,7 +10,7 @@ type State struct {
 	Since      time.Time `json:"outageSince,omitzero"`
 	Cause      string    `json:"cause,omitempty"` // of the last opening: "probe", "failures", "silence"
 	Opens      int       `json:"opens"`           // since the start
-	LastServed time.Time `json:"lastServed,omitzero"`
+	LastServed time.Time `json:"lastServed,omitzero"` // as Monitor.LastServed
 	DeadlineMS int64     `json:"deadlineMilliseconds"`
 	Failing    int       `json:"failingGrants"` // since the last answer to anybody
 	// ProbeError is the last probe's, "" where it was good.
@@ -32,7 +32,7 @@ func (m *Monitor) State() State {
 	m.failures.expire(m.c.Now())
 	s := State{
 		Breaker: m.breaker.State().String(), Share: int(m.share.Load()), Since: m.began, Cause: m.cause, Opens: m.opens,
-		LastServed: m.served, DeadlineMS: m.deadline().Milliseconds(), Failing: len(m.failures.list), Probed: m.probing.ended,
+		LastServed: m.lastServed(), DeadlineMS: m.deadline().Milliseconds(), Failing: len(m.failures.list), Probed: m.probing.ended,
 		Refused: len(r.refused), Returned: len(r.refused) + len(r.accepted),
 	}
 	if m.probing.err != nil {
