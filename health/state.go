@@ -8,8 +8,8 @@ type State struct {
 	Share   int    `json:"primarySharePercent"`
 	// Since is when the outage began; it stays until the primary has its full share again.
 	Since      time.Time `json:"outageSince,omitzero"`
-	Cause      string    `json:"cause,omitempty"` // of the last opening: "probe", "failures", "silence"
-	Opens      int       `json:"opens"`           // since the start
+	Cause      string    `json:"cause,omitempty"`     // of the last opening: "probe", "failures", "silence"
+	Opens      int       `json:"opens"`               // since the start
 	LastServed time.Time `json:"lastServed,omitzero"` // as Monitor.LastServed
 	DeadlineMS int64     `json:"deadlineMilliseconds"`
 	Failing    int       `json:"failingGrants"` // since the last answer to anybody
