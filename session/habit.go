@@ -24,6 +24,31 @@ type Shape struct {
 	Members     []string    `cbor:"0,keyasint"`
 	AccessToken *TokenShape `cbor:"1,keyasint,omitempty"`
 	IDToken     *TokenShape `cbor:"2,keyasint,omitempty"`
+	// Lifetimes are the lifetimes that were seen, in seconds, by the member of the response ("expires_in", …; for a token
+	// exp − iat). Primaries that read their clock twice give a second or two less now and then.
+	Lifetimes map[string]int64 `cbor:"3,keyasint,omitempty"`
+}
+
+// jitter is how many seconds a lifetime may vary by because a clock was read twice.
+const jitter = 2
+
+// Steady is a learned lifetime without the jitter of the one reply that it was learned from: the greatest that the
+// primary gave this client, where that is as good as the same.
+func (s *Shape) Steady(member string, learned int64) int64 {
+	if s == nil {
+		return learned
+	}
+	if n := s.Lifetimes[member]; n > learned && n-learned <= jitter {
+		return n
+	}
+	return learned
+}
+
+// Merge keeps of the lifetimes seen before those that differ from the newer ones only by jitter, and are greater.
+func (s *Shape) Merge(before *Shape) {
+	for m, n := range s.Lifetimes {
+		s.Lifetimes[m] = before.Steady(m, n)
+	}
 }
 
 // TokenShape is the form of a JWT.

@@ -84,6 +84,7 @@ func NewSealer(key []byte) (*Sealer, error) {
 	dec, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 16, MaxArrayElements: 4096, MaxMapPairs: 1024,
 		IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+		UTF8: cbor.UTF8DecodeInvalid, // a User-Agent may hold any bytes
 	}.DecMode()
 	if err != nil {
 		return nil, err
