@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"context"
 	"net/http"
 	"strconv"
 	"time"
@@ -71,7 +70,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count := func(name, help string, v float64, kv ...string) { send(prometheus.CounterValue, name, help, v, kv...) }
 
 	p := &m.s.p
-	st := m.s.Status(context.Background())
+	st := m.s.Status()
 	gauge("info", "The program.", 1, "version", p.Version, "role", p.Role)
 	gauge("start_time_seconds", "When the process started, in Unix time.", unix(p.Started))
 	for _, x := range st.Problems {
@@ -129,10 +128,12 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			gauge("keys_mergeable", "0: the backup's keys cannot be published beside the primary's.", truth(is.Problem == ""), kv...)
 			gauge("keys_held", "Keys that the primary no longer publishes and still signs with.", float64(len(is.Held)), kv...)
 		}
-		if r := t.Records; r != nil {
-			gauge("records", "Remembered sign-ins.", float64(r.Records), "tenant", t.Name)
-			gauge("records_servable", "Remembered sign-ins that the backup could answer now.", float64(r.Servable), "tenant", t.Name)
-			gauge("marks", "Revocations in force.", float64(r.Marks), "tenant", t.Name)
+		if r := t.Records; r != nil && r.Problem == "" {
+			gauge("records", "Remembered sign-ins, as last counted.", float64(r.Records), "tenant", t.Name)
+			for kind, n := range r.Doors {
+				gauge("artifacts", "Known artifacts, as last counted.", float64(n), "tenant", t.Name, "kind", kind)
+				gauge("artifacts_servable", "Artifacts for which the backup could answer, as last counted.", float64(r.Servable[kind]), "tenant", t.Name, "kind", kind)
+			}
 		}
 	}
 }

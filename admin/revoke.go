@@ -238,26 +238,21 @@ func (s *Server) lift(r *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Minute)
 	defer cancel()
 	out := &Lifted{Causes: map[string]int{}}
-	var batch []session.Mark
-	now := s.p.Now()
 	err := s.p.Sessions.Marks(ctx, req.Tenant, func(m session.Mark) error {
 		at := time.Unix(0, m.At)
-		if m.Final || m.Lifted != 0 || at.Before(req.From) || at.After(req.To) || req.Cause != "" && m.Cause != req.Cause {
-			return nil
+		if !m.Final && m.Lifted == 0 && !at.Before(req.From) && at.Before(req.To) && (req.Cause == "" || m.Cause == req.Cause) {
+			out.Causes[m.Cause]++
+			out.Marks++
 		}
-		m.Lifted = now.UnixNano()
-		out.Causes[m.Cause]++
-		batch = append(batch, m)
 		return nil
 	})
 	if err != nil {
 		return nil, unavailable("the marks cannot be read: %s", err)
 	}
-	out.Marks = len(batch)
-	if req.Try || len(batch) == 0 {
+	if req.Try || out.Marks == 0 {
 		return out, nil
 	}
-	if err := s.p.Backup.Mark(ctx, req.Tenant, batch...); err != nil {
+	if out.Marks, err = s.p.Sessions.Lift(ctx, req.Tenant, req.Cause, req.From, req.To, s.p.Now()); err != nil {
 		return nil, unavailable("nothing may be lifted: %s", err)
 	}
 	out.Lifted = true

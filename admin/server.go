@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"understudy/audit"
@@ -53,11 +54,14 @@ type Server struct {
 	p       Parts
 	mux     *http.ServeMux
 	metrics http.Handler
+
+	mu     sync.Mutex // guards recent
+	recent map[string]*Records
 }
 
 // New makes the API. It listens nowhere yet.
 func New(p Parts) *Server {
-	s := &Server{p: p, mux: http.NewServeMux()}
+	s := &Server{p: p, mux: http.NewServeMux(), recent: map[string]*Records{}}
 	s.metrics = s.newMetrics()
 	for pattern, h := range map[string]func(*http.Request) (any, error){
 		"GET /v1/status":       s.status,

@@ -8,6 +8,7 @@ import (
 
 	"understudy/gateway"
 	"understudy/health"
+	"understudy/session"
 )
 
 // Status is what a person wants to know of a running process.
@@ -50,12 +51,16 @@ type TenantStatus struct {
 	Difference []Count           `json:"shadowDifferences"`
 }
 
-// Records says how much is remembered.
+// Records says how much is remembered, and what would be served if an outage began now.
 type Records struct {
-	Doors    uint64 `json:"doors"`    // artifacts that are known
-	Records  uint64 `json:"records"`  // remembered sign-ins
-	Servable uint64 `json:"servable"` // that the backup could answer now
-	Marks    uint64 `json:"marks"`    // revocations in force
+	At       time.Time      `json:"at"`
+	Records  int            `json:"records"`           // remembered sign-ins
+	Doors    map[string]int `json:"artifacts"`         // known artifacts, by kind
+	Servable map[string]int `json:"servable"`          // of these the backup could answer for, by kind
+	Not      map[string]int `json:"notServable"`       // the others, by reason
+	Broken   int            `json:"unreadable"`        // artifacts whose seal does not open
+	Partial  bool           `json:"partial,omitempty"` // there are more than were looked at
+	Problem  string         `json:"problem,omitempty"` // why there are no numbers
 }
 
 // ClassStatus is the health of one class of endpoints.
@@ -89,10 +94,16 @@ func mode(s health.State) string {
 	return "outage"
 }
 
-func (s *Server) status(r *http.Request) (any, error) { return s.Status(r.Context()), nil }
+// countTime bounds how long a question waits for what is remembered to be counted.
+const countTime = 20 * time.Second
 
-// Status gathers the state now.
-func (s *Server) Status(ctx context.Context) *Status {
+func (s *Server) status(r *http.Request) (any, error) {
+	s.count(r.Context())
+	return s.Status(), nil
+}
+
+// Status gathers the state now; what is remembered as it was last counted.
+func (s *Server) Status() *Status {
 	out := &Status{
 		Version: s.p.Version, Role: s.p.Role, Started: s.p.Started, Now: s.p.Now(), Problems: s.p.Problems(), Keys: s.keyState(), Tenants: []TenantStatus{},
 	}
@@ -127,12 +138,54 @@ func (s *Server) Status(ctx context.Context) *Status {
 		ts.Answered, ts.Refused, ts.Failures = counts.of("answered", t.Name), counts.of("refused", t.Name), counts.of("primary_failures", t.Name)
 		ts.Shadow, ts.Difference = counts.of("shadow", t.Name), counts.of("shadow_differences", t.Name)
 		ts.Failed, ts.Ambiguous, ts.Late = counts.sum("failed", t.Name), counts.sum("ambiguous", t.Name), counts.sum("late", t.Name)
-		if rec, err := s.records(ctx, t.Name); err == nil {
-			ts.Records = rec
-		}
+		s.mu.Lock()
+		ts.Records = s.recent[t.Name]
+		s.mu.Unlock()
 		out.Tenants = append(out.Tenants, ts)
 	}
 	return out
 }
 
-func (s *Server) records(context.Context, string) (*Records, error) { return nil, nil }
+// count counts what is remembered of every tenant.
+func (s *Server) count(ctx context.Context) {
+	if s.p.Sessions == nil || s.p.Gateway == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, countTime)
+	defer cancel()
+	for _, t := range s.p.Gateway().Tenants() {
+		st, err := s.p.Sessions.Stats(ctx, t.Name, s.p.Now())
+		r := &Records{At: s.p.Now(), Records: st.Records, Doors: kinds(st.Doors), Servable: kinds(st.Servable), Not: st.Not, Broken: st.Unreadable, Partial: st.Partial}
+		if err != nil {
+			r.Problem = err.Error()
+		}
+		s.mu.Lock()
+		s.recent[t.Name] = r
+		s.mu.Unlock()
+	}
+}
+
+func kinds(m map[session.Kind]int) map[string]int {
+	out := map[string]int{}
+	for k, n := range m {
+		out[string(k)] = n
+	}
+	return out
+}
+
+// countEvery is how old the numbers of the metrics may be. A count looks at everything that is remembered.
+const countEvery = 15 * time.Minute
+
+// Run counts now and then what is remembered, for the metrics, until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	t := time.NewTicker(countEvery)
+	defer t.Stop()
+	for {
+		s.count(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}

@@ -78,7 +78,7 @@ func (t *TenantStatus) text(p func(string, ...any), now time.Time) {
 		}
 	}
 	if r := t.Records; r != nil {
-		p("  %d sign-ins remembered, %d servable now; %d artifacts known, %d revocations in force", r.Records, r.Servable, r.Doors, r.Marks)
+		r.text(p)
 	}
 	var learned []string
 	for _, f := range slices.Sorted(maps.Keys(t.Learned)) {
@@ -102,6 +102,24 @@ func (t *TenantStatus) text(p func(string, ...any), now time.Time) {
 	p("  ambiguous: %d (the primary may have rotated the token and its reply is lost); late replies kept: %d", t.Ambiguous, t.Late)
 	list("shadow", t.Shadow)
 	list("shadow differs in", t.Difference)
+}
+
+func (r *Records) text(p func(string, ...any)) {
+	if r.Problem != "" {
+		p("  what is remembered cannot be counted: %s", r.Problem)
+		return
+	}
+	line := fmt.Sprintf("  %d sign-ins remembered", r.Records)
+	for _, kind := range slices.Sorted(maps.Keys(r.Doors)) {
+		line += fmt.Sprintf("; %s: %d known, %d servable now", kind, r.Doors[kind], r.Servable[kind])
+	}
+	if r.Broken > 0 {
+		line += fmt.Sprintf("; %d UNREADABLE", r.Broken)
+	}
+	p("%s", line)
+	for _, why := range slices.Sorted(maps.Keys(r.Not)) {
+		p("  not servable: %d %s", r.Not[why], why)
+	}
 }
 
 func parts(text, mend string) string {

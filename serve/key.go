@@ -8,6 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/google/renameio/v2"
+
+	"understudy/session"
 )
 
 // SealingKey reads the deployment's sealing key, or makes it beside the data directory, where a copy of that does not
@@ -96,4 +100,25 @@ func keyEncryptionKey(file string, sealing []byte) ([]byte, error) {
 		secret, info = b, "understudy 1 key encryption file"
 	}
 	return hkdf.Key(sha256.New, secret, nil, info, 32)
+}
+
+// sameKey refuses another sealing key than the one that the data directory was sealed with: under it no revocation that
+// is kept there would be found, and none would hold. The first key is noted, as a seal that only it opens.
+func sameKey(dataDir string, s *session.Sealer) error {
+	file := filepath.Join(dataDir, "key-check")
+	place := []byte("key check")
+	b, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if err := renameio.WriteFile(file, s.Seal(place, nil), 0o600); err != nil {
+			return fmt.Errorf("note which sealing key this is: %w", err)
+		}
+		return nil
+	case err != nil:
+		return fmt.Errorf("look which sealing key this was: %w", err)
+	}
+	if _, err := s.Unseal(place, b); err != nil {
+		return fmt.Errorf("%s was sealed with another sealing key: no record would open, and no revocation would hold", dataDir)
+	}
+	return nil
 }

@@ -37,7 +37,6 @@ type process struct {
 	ring    *keys.Ring
 	signins *audit.Log
 	store   *session.Store
-	service *backup.Service
 	remote  *remote.Client // with the role "gateway"
 	backup  gateway.Backup
 
@@ -150,6 +149,11 @@ func (p *process) openParts() {
 			panic(err) // 32 bytes are enough
 		}
 	}
+	if !p.problems.has("sealing_key") {
+		if err := sameKey(o.DataDir, p.seal); err != nil {
+			p.problems.add("sealing_key", err, "give the key with which the data directory was sealed, or move the directory away to begin anew, then restart")
+		}
+	}
 	if o.Role == RoleGateway {
 		// The rest is the backup's.
 		p.remote, err = remote.NewClient(remote.ClientConfig{
@@ -199,10 +203,9 @@ func (p *process) newBackup() gateway.Backup {
 		kv = p.o.Hooks.KV(kv)
 	}
 	p.store = &session.Store{KV: kv, Seal: p.seal}
-	p.service = &backup.Service{
+	return &backup.Service{
 		Sessions: p.store, Keys: p.ring, Flows: Flows(), Policy: policy.PermitAll, Audit: p.signins, Log: p.o.Log, Now: time.Now,
 	}
-	return p.service
 }
 
 func refusalCode(problem string) string {
@@ -229,6 +232,9 @@ func (p *process) background(ctx context.Context, eg *errgroup.Group) {
 		eg.Go(func() error { return p.ring.Run(ctx) })
 		eg.Go(func() error { return p.republish(ctx) })
 	}
+	if p.store != nil {
+		eg.Go(func() error { return p.sweep(ctx) })
+	}
 	if p.signins != nil {
 		eg.Go(func() error { return p.signins.Run(ctx) })
 	}
@@ -248,6 +254,32 @@ func (p *process) background(ctx context.Context, eg *errgroup.Group) {
 		p.ready.Store(false)
 		return nil
 	})
+}
+
+// sweepEvery is how often what is over is forgotten.
+const sweepEvery = 5 * time.Minute
+
+// sweep forgets what is over, until ctx ends.
+func (p *process) sweep(ctx context.Context) error {
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		began := time.Now()
+		swept, err := p.store.Sweep(ctx, began)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			p.o.Log.Error("what is over cannot be forgotten; it is tried again", "error", err)
+		case swept != session.Swept{}:
+			p.o.Log.Info("forgot what is over", "doors", swept.Doors, "marks", swept.Marks, "took", time.Since(began).Round(time.Millisecond))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
 }
 
 // republish brings keys that changed into the published sets, until ctx ends.
@@ -279,6 +311,7 @@ func (p *process) republish(ctx context.Context) error {
 // openDoors opens the admin API, and the backup's door for its gateways.
 func (p *process) openDoors() error {
 	api := admin.New(p.parts())
+	p.doors = append(p.doors, api.Run)
 	path := filepath.Join(p.o.DataDir, "admin.sock")
 	p.doors = append(p.doors, func(ctx context.Context) error {
 		if err := api.ServeSocket(ctx, path, func() {}); err != nil && ctx.Err() == nil {

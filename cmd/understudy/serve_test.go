@@ -205,6 +205,20 @@ func TestWhatDoesNotOpen(t *testing.T) {
 			if err := os.WriteFile(n.data()+".key", []byte(strings.Repeat("k", 32)), 0o600); err != nil {
 				t.Fatal(err)
 			}
+		}, "sealing_key", "no revocation would hold"},
+		{"a signing key that was changed", func(t *testing.T, n *node) {
+			files, err := filepath.Glob(filepath.Join(n.data(), "keys", "*.keys"))
+			if err != nil || len(files) == 0 {
+				t.Fatal(err, files)
+			}
+			b, err := os.ReadFile(files[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			b[len(b)/2] ^= 1
+			if err := os.WriteFile(files[0], b, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}, "keys_failed", "the key with which the signing keys were encrypted"},
 		{"a sign-in log that is a file", func(t *testing.T, n *node) {
 			if err := os.RemoveAll(filepath.Join(n.data(), "audit")); err != nil {
