@@ -45,22 +45,44 @@ type Outcome struct {
 
 // Learn keeps what was learned, all of it in one durable batch, and says for each what became of it.
 func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
-	var b store.Batch
+	b := &learning{doors: map[string]*session.Door{}}
 	out := make([]Outcome, len(ls))
 	for i, l := range ls {
-		o, err := s.learn(&b, l)
+		o, err := s.learn(b, l)
 		if err != nil {
 			return nil, fmt.Errorf("learn: %w", err)
 		}
 		out[i] = o
 	}
-	if err := s.Sessions.KV.Apply(ctx, &b, store.Durable); err != nil {
+	if err := s.Sessions.KV.Apply(ctx, &b.Batch, store.Durable); err != nil {
 		return nil, fmt.Errorf("learn: %w", err)
 	}
 	return out, nil
 }
 
-func (s *Service) learn(b *store.Batch, l *Learned) (Outcome, error) {
+// learning is a batch that knows the doors in it: a sign-in and its first refresh may come together.
+type learning struct {
+	store.Batch
+	doors map[string]*session.Door // by tenant and look-up
+}
+
+func (b *learning) door(s *session.Store, tenant string, lookup session.ID) (*session.Door, error) {
+	if d, ok := b.doors[tenant+"\x00"+string(lookup[:])]; ok {
+		again := *d
+		return &again, nil
+	}
+	return s.Door(tenant, lookup)
+}
+
+func (b *learning) put(s *session.Store, tenant string, lookup session.ID, version int64, d *session.Door) error {
+	k := tenant + "\x00" + string(lookup[:])
+	if was, ok := b.doors[k]; !ok || max(was.Approved, was.Superseded) <= version {
+		b.doors[k] = d
+	}
+	return s.PutDoor(&b.Batch, tenant, lookup, version, d)
+}
+
+func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	d := session.Door{
 		Client: l.Client, Subject: l.Subject, Session: l.Session, ClientAuth: l.ClientAuth,
 		Approved: l.Sent, Unlearned: l.Unlearned, Grant: l.Sealed.Record,
@@ -71,7 +93,7 @@ func (s *Service) learn(b *store.Batch, l *Learned) (Outcome, error) {
 	var parent *session.Door
 	var superseded int64 // since when the presented artifact had been superseded
 	if !l.Presented.Zero() {
-		p, err := s.Sessions.Door(l.Tenant, l.Presented)
+		p, err := b.door(s.Sessions, l.Tenant, l.Presented)
 		switch {
 		case err == nil:
 			parent, superseded = p, p.Superseded
@@ -109,29 +131,34 @@ func (s *Service) learn(b *store.Batch, l *Learned) (Outcome, error) {
 		}
 	}
 	if d.Unlearned == "" {
-		d.Hour = s.Sessions.PutRecord(b, l.Tenant, l.Sealed.Record, l.Sealed.Data, d.Expires())
+		d.Hour = s.Sessions.PutRecord(&b.Batch, l.Tenant, l.Sealed.Record, l.Sealed.Data, d.Expires())
 		d.Record = l.Sealed.Record
 	}
 	same := false
 	for _, sd := range l.Sealed.Doors {
 		nd := d
 		nd.Kind, nd.Wrapped, nd.Ends = sd.Kind, sd.Wrapped, sd.Ends
-		if err := s.Sessions.PutDoor(b, l.Tenant, sd.Lookup, l.Sent, &nd); err != nil {
+		if sd.Lookup == l.Presented {
+			same = true
+			if nd.Ends == 0 && parent != nil {
+				nd.Ends = parent.Ends // it goes on as it is: what was told of its end still holds
+			}
+		}
+		if err := b.put(s.Sessions, l.Tenant, sd.Lookup, l.Sent, &nd); err != nil {
 			return Outcome{}, err
 		}
-		same = same || sd.Lookup == l.Presented
 	}
 	switch {
 	case parent == nil:
-	case same && parent.Record != l.Sealed.Record:
-		s.Sessions.DropRecord(b, l.Tenant, parent)
+	case same && parent.Record != l.Sealed.Record && parent.Approved <= l.Sent: // applied again, an old one drops nothing
+		s.Sessions.DropRecord(&b.Batch, l.Tenant, parent)
 	case !same:
 		if err := s.supersede(b, l, l.Presented, parent); err != nil {
 			return Outcome{}, err
 		}
 	}
 	for _, lookup := range l.Replaced {
-		p, err := s.Sessions.Door(l.Tenant, lookup)
+		p, err := b.door(s.Sessions, l.Tenant, lookup)
 		if errors.Is(err, session.ErrNoRecord) {
 			continue
 		}
@@ -142,19 +169,19 @@ func (s *Service) learn(b *store.Batch, l *Learned) (Outcome, error) {
 			return Outcome{}, err
 		}
 	}
-	if err := s.learnClient(b, l, superseded); err != nil {
+	if err := s.learnClient(&b.Batch, l, superseded); err != nil {
 		return Outcome{}, err
 	}
 	return Outcome{Unlearned: d.Unlearned}, nil
 }
 
 // supersede notes on a door that a newer artifact has taken its place.
-func (s *Service) supersede(b *store.Batch, l *Learned, lookup session.ID, d *session.Door) error {
+func (s *Service) supersede(b *learning, l *Learned, lookup session.ID, d *session.Door) error {
 	if d.Superseded != 0 {
 		return nil
 	}
 	d.Superseded = l.Sent
-	return s.Sessions.PutDoor(b, l.Tenant, lookup, max(l.Sent, d.Approved+1), d)
+	return b.put(s.Sessions, l.Tenant, lookup, max(l.Sent, d.Approved+1), d)
 }
 
 // learnClient keeps what the exchange shows about the client: an accepted secret, the shape of its replies, and what
@@ -180,6 +207,7 @@ func (s *Service) learnClient(b *store.Batch, l *Learned, superseded int64) erro
 		if err != nil {
 			return err
 		}
+		l.Shape.Merge(h.Refresh)
 		if !reflect.DeepEqual(h.Refresh, l.Shape) {
 			h.Refresh, h.At = l.Shape, l.Sent
 			if err := s.Sessions.PutHabit(b, l.Tenant, l.HabitKey, h); err != nil {

@@ -276,10 +276,10 @@ func (s *Service) answer(ctx context.Context, a *attempt) (*flow.Reply, *flow.Re
 	}
 	if a.play.Facts.Origin == a.record.Facts.Origin {
 		for k, v := range a.record.Headers {
-			reply.Header.Set(k, v)
-		}
-		if len(a.record.Headers) > 0 {
-			reply.Header.Add("Vary", "Origin")
+			if strings.HasPrefix(k, "Access-Control-") {
+				reply.Header.Set(k, v)
+				reply.Header.Set("Vary", "Origin")
+			}
 		}
 	}
 	return reply, nil

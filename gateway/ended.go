@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"understudy/flow"
 	"understudy/flow/oauth"
@@ -66,31 +65,19 @@ func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int6
 	return g.c.Backup.Mark(ctx, v.tenant.Name, m)
 }
 
-// own says whether a token is one that the backup issued: by its form, so that it is known in every mode, until it ends.
-func (g *Gateway) own(token string) bool {
-	if strings.Contains(token, ".") {
-		if len(token) > 1<<16 || strings.Count(token, ".") != 2 {
-			return false
-		}
-		t, err := oauth.ParseJWT(token)
-		return err == nil && strings.HasPrefix(t.Header.Text("kid"), "bk-")
-	}
-	return oauth.Ours(token, g.c.Seal.Look)
-}
-
 // ownToken returns the reply to a request that presents a token of the backup's, or nil where it presents none. The
 // primary cannot know such a token; what the backup does not answer yet is "not now".
 func (t *trip) ownToken(ctx context.Context) *http.Response {
 	v := t.v
 	switch v.endpoint {
 	case flow.UserInfo:
-		if t.ask.Artifact.Kind == session.AccessToken && t.ask.Unplayable == "" && t.g.own(t.ask.Artifact.Value) {
+		if t.ask.Artifact.Kind == session.AccessToken && t.ask.Unplayable == "" && oauth.Issued(t.ask.Artifact.Value, t.g.c.Seal.Look) {
 			t.place = t.g.c.Seal.Lookup(session.AccessToken, v.tenant.Name, v.issuer.ID, t.ask.Artifact.Value)
 			return t.play(ctx, "own_token").resp
 		}
 	case flow.Introspection, flow.Revocation, flow.EndSession:
 		for _, name := range []string{"token", "id_token_hint"} {
-			if x := v.request.Form.Get(name); x != "" && t.g.own(x) {
+			if x := v.request.Form.Get(name); x != "" && oauth.Issued(x, t.g.c.Seal.Look) {
 				t.g.Counts.Refused(v.tenant.Name, string(v.endpoint), "own_token")
 				return t.refuse(flow.NotNow("own_token"))
 			}

@@ -279,7 +279,7 @@ func (m *metadata) load(ctx context.Context) error {
 		}
 		is.fetched = s.Fetched
 		if err := m.put(ctx, is); err != nil {
-			return err
+			m.tenant.log.Error("kept metadata is not served: its backup keys cannot be had", "tenant", m.tenant.Name, "issuer", is.ID, "error", err)
 		}
 	}
 	return nil

@@ -61,19 +61,25 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if rec.First && p.Habit != nil {
 		shape = p.Habit.Refresh
 	}
+	var seen *session.Shape // of refresh replies, whatever this record was learned from
+	if p.Habit != nil {
+		seen = p.Habit.Refresh
+	}
 	lifetime, known := rec.Response.Number("expires_in")
-	if !known {
-		lifetime = 0
-		if rec.AccessToken != nil {
-			lifetime = rec.AccessToken.Lifetime()
-		}
+	if known {
+		lifetime = seen.Steady("expires_in", lifetime)
+	} else if lifetime = 0; rec.AccessToken != nil {
+		lifetime = seen.Steady("access_token", rec.AccessToken.Lifetime())
 	}
 	reply := &flow.Reply{Status: http.StatusOK, Header: http.Header{
 		"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}, "Pragma": {"no-cache"},
 	}}
+	if t := rec.Headers["Content-Type"]; t != "" {
+		reply.Header.Set("Content-Type", t)
+	}
 	var accessToken string
 	if rec.AccessToken != nil {
-		h, c := fresh(rec.AccessToken, part(shape, false), p.Now, rec.First)
+		h, c := fresh(rec.AccessToken, part(shape, false), p.Now, rec.First, seen.Steady("access_token", rec.AccessToken.Lifetime()))
 		t, err := p.Sign(flow.ClassAccessToken, h, c)
 		if err != nil {
 			return nil, flow.NotNow("keys_unavailable")
@@ -106,7 +112,7 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 			if rec.IDToken == nil || shape != nil && shape.IDToken == nil {
 				continue
 			}
-			h, c := fresh(rec.IDToken, part(shape, true), p.Now, rec.First)
+			h, c := fresh(rec.IDToken, part(shape, true), p.Now, rec.First, seen.Steady("id_token", rec.IDToken.Lifetime()))
 			if c.Has("at_hash") {
 				c.Set("at_hash", session.Quote(atHash(h.Text("alg"), accessToken)))
 			}
@@ -115,6 +121,10 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 				return nil, flow.NotNow("keys_unavailable")
 			}
 			m.Value = session.Quote(t)
+		case "expires_in", "ext_expires_in", "refresh_expires_in", "refresh_token_expires_in":
+			if n, ok := rec.Response.Number(m.Name); ok && m.Value[0] != '"' {
+				m.Value = strconv.AppendInt(nil, seen.Steady(m.Name, n), 10)
+			}
 		case "expires_on", "expires_at", "iat", "not_before":
 			m.Value = shift(m.Value, p.Now, m.Name, lifetime)
 		}
@@ -157,8 +167,8 @@ func shift(v []byte, now time.Time, name string, lifetime int64) []byte {
 var exchangeClaims = []string{"nonce", "c_hash", "s_hash", "at_hash"}
 
 // fresh returns header and claims of a token as a refresh now would carry them: nothing that was not learned, fresh
-// times with the learned distances, a new jti of the same look.
-func fresh(t *session.Token, shape *session.TokenShape, now time.Time, first bool) (header, claims session.Object) {
+// times with the learned distances, exp − iat as given, a new jti of the same look.
+func fresh(t *session.Token, shape *session.TokenShape, now time.Time, first bool, lifetime int64) (header, claims session.Object) {
 	header = t.Header.Clone()
 	claims = t.Claims.Clone()
 	if shape != nil {
@@ -178,7 +188,11 @@ func fresh(t *session.Token, shape *session.TokenShape, now time.Time, first boo
 			claims[i].Value = strconv.AppendInt(nil, now.Unix(), 10)
 		case "exp", "nbf":
 			if n, ok := claims.Number(m.Name); ok && hasIat {
-				claims[i].Value = strconv.AppendInt(nil, n-iat+now.Unix(), 10)
+				n -= iat
+				if m.Name == "exp" {
+					n = lifetime
+				}
+				claims[i].Value = strconv.AppendInt(nil, n+now.Unix(), 10)
 			}
 		case "jti":
 			claims[i].Value = anotherID(m.Value, t.Claims.Text("jti"), shape)

@@ -202,12 +202,12 @@ func TestTimesAndForms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, got := fresh(&session.Token{Claims: claims}, nil, later, false); string(got.Append(nil)) != c.want {
+		if _, got := fresh(&session.Token{Claims: claims}, nil, later, false, (&session.Token{Claims: claims}).Lifetime()); string(got.Append(nil)) != c.want {
 			t.Errorf("%s: %s", c.rule, got.Append(nil))
 		}
 	}
 	number, _ := session.ParseObject([]byte(`{"jti":1234567,"iat":1,"exp":2}`))
-	_, got := fresh(&session.Token{Claims: number}, nil, later, false)
+	_, got := fresh(&session.Token{Claims: number}, nil, later, false, (&session.Token{Claims: number}).Lifetime())
 	if n, ok := got.Number("jti"); !ok || n == 1234567 || len(got.Get("jti")) != 7 || got.Get("jti")[0] == '"' {
 		t.Errorf("a jti that is a number became %s", got.Get("jti"))
 	}

@@ -95,7 +95,7 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 			l.Unlearned = unsignable(t, rec.Issuer)
 		}
 	}
-	rec.Headers = cors(r.Header)
+	rec.Headers = replyHeaders(r.Header)
 	if grant == "refresh_token" {
 		l.Shape = shapeOf(rec)
 	}
@@ -300,10 +300,10 @@ func prefix(s string) string {
 	return s[:end]
 }
 
-// cors keeps what a browser needs to be shown to read the reply.
-func cors(h http.Header) map[string]string {
+// replyHeaders keeps what a browser needs to be shown to read the reply, and its Content-Type, which is JSON's.
+func replyHeaders(h http.Header) map[string]string {
 	var out map[string]string
-	for _, n := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Expose-Headers"} {
+	for _, n := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Expose-Headers", "Content-Type"} {
 		if v := h.Get(n); v != "" && len(v) <= 512 {
 			if out == nil {
 				out = map[string]string{}
@@ -315,7 +315,25 @@ func cors(h http.Header) map[string]string {
 }
 
 func shapeOf(r *session.Record) *session.Shape {
-	return &session.Shape{Members: r.Response.Names(), AccessToken: tokenShape(r.AccessToken), IDToken: tokenShape(r.IDToken)}
+	s := &session.Shape{
+		Members: r.Response.Names(), AccessToken: tokenShape(r.AccessToken), IDToken: tokenShape(r.IDToken), Lifetimes: map[string]int64{},
+	}
+	for _, name := range lifetimeMembers() {
+		if n, ok := r.Response.Number(name); ok && n > 0 {
+			s.Lifetimes[name] = n
+		}
+	}
+	for name, t := range map[string]*session.Token{"access_token": r.AccessToken, "id_token": r.IDToken} {
+		if t != nil && t.Lifetime() > 0 {
+			s.Lifetimes[name] = t.Lifetime()
+		}
+	}
+	return s
+}
+
+// lifetimeMembers are members of a token response that are lifetimes in seconds.
+func lifetimeMembers() []string {
+	return []string{"expires_in", "ext_expires_in", "refresh_expires_in", "refresh_token_expires_in"}
 }
 
 func tokenShape(t *session.Token) *session.TokenShape {

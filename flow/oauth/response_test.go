@@ -351,7 +351,7 @@ func FuzzParseJWT(f *testing.F) {
 			return
 		}
 		for _, first := range []bool{true, false} {
-			h, c := fresh(tok, nil, sent, first)
+			h, c := fresh(tok, nil, sent, first, tok.Lifetime())
 			for _, o := range []session.Object{h, c} {
 				if _, err := session.ParseObject(o.Append(nil)); err != nil {
 					t.Errorf("not JSON any more: %v", err)
