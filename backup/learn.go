@@ -140,6 +140,9 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		nd.Kind, nd.Wrapped, nd.Ends = sd.Kind, sd.Wrapped, sd.Ends
 		if sd.Lookup == l.Presented {
 			same = true
+			if parent != nil && !parent.Record.Zero() && passing(d.Unlearned) {
+				continue // what was approved before is still remembered
+			}
 			if nd.Ends == 0 && parent != nil {
 				nd.Ends = parent.Ends // it goes on as it is: what was told of its end still holds
 			}
@@ -173,6 +176,15 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		return Outcome{}, err
 	}
 	return Outcome{Unlearned: d.Unlearned}, nil
+}
+
+// passing says whether a reason not to learn a reply says nothing about the session itself.
+func passing(why string) bool {
+	switch why {
+	case "unknown_key", "client_proof", "keys_not_mergeable":
+		return true
+	}
+	return false
 }
 
 // supersede notes on a door that a newer artifact has taken its place.

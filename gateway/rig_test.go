@@ -69,6 +69,7 @@ type rig struct {
 	log    *bytes.Buffer
 	logMu  sync.Mutex
 	stop   func()
+	start  func()
 }
 
 func newRig(t *testing.T, primary string, change ...func(*gateway.Tenant)) *rig {
@@ -88,43 +89,55 @@ func newRig(t *testing.T, primary string, change ...func(*gateway.Tenant)) *rig 
 		t.Fatal(err)
 	}
 	r := &rig{t: t, url: "http://" + host, dir: t.TempDir(), seal: seal, log: &bytes.Buffer{}}
-	tenant := &gateway.Tenant{
-		Name: "default", Hosts: []string{host}, Scheme: "http", Upstream: u,
-		Health: health.Config{ProbeAway: 200 * time.Millisecond, RampStep: 300 * time.Millisecond},
-	}
-	for _, c := range change {
-		c(tenant)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- serve.Run(ctx, serve.Options{
-			Listen: host, Tenants: []*gateway.Tenant{tenant}, DataDir: r.dir, SealingKey: key,
-			Log:   slog.New(slog.NewTextHandler(r, nil)),
-			Hooks: serve.Hooks{Backup: func(b gateway.Backup) gateway.Backup { r.backup = b; return b }},
-		})
-	}()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("serve: %v", err)
+	r.start = func() {
+		tenant := &gateway.Tenant{
+			Name: "default", Hosts: []string{host}, Scheme: "http", Upstream: u,
+			Health: health.Config{ProbeAway: 200 * time.Millisecond, RampStep: 300 * time.Millisecond},
 		}
+		for _, c := range change {
+			c(tenant)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() {
+			done <- serve.Run(ctx, serve.Options{
+				Listen: host, Tenants: []*gateway.Tenant{tenant}, DataDir: r.dir, SealingKey: key,
+				Log:   slog.New(slog.NewTextHandler(r, nil)),
+				Hooks: serve.Hooks{Backup: func(b gateway.Backup) gateway.Backup { r.backup = b; return b }},
+			})
+		}()
+		r.stop = sync.OnceFunc(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("serve: %v", err)
+			}
+		})
+		for range 500 {
+			if resp, err := http.Get(r.url + "/.understudy/health"); err == nil {
+				resp.Body.Close()
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		t.Fatal("does not serve")
+	}
+	t.Cleanup(func() {
+		r.stop()
 		if t.Failed() {
 			r.logMu.Lock()
 			defer r.logMu.Unlock()
 			t.Log(r.log.String())
 		}
 	})
-	t.Cleanup(r.stop)
-	for range 200 {
-		if resp, err := http.Get(r.url + "/.understudy/health"); err == nil {
-			resp.Body.Close()
-			return r
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Fatal("does not serve")
-	return nil
+	r.start()
+	return r
+}
+
+// restart ends the process's parts and starts them again on the same data.
+func (r *rig) restart() *rig {
+	r.stop()
+	r.start()
+	return r
 }
 
 func (r *rig) Write(b []byte) (int, error) {
@@ -169,7 +182,12 @@ func (r *rig) signIn(realm, user string) *tokens {
 // learned waits until the record of a refresh token is there.
 func (r *rig) learned(realm, refreshToken string) {
 	r.t.Helper()
-	look := r.seal.Lookup(session.RefreshToken, "default", r.realm(realm), refreshToken)
+	r.learnedAt(r.realm(realm), refreshToken)
+}
+
+func (r *rig) learnedAt(issuer, refreshToken string) {
+	r.t.Helper()
+	look := r.seal.Lookup(session.RefreshToken, "default", issuer, refreshToken)
 	for range 300 {
 		if st, err := r.backup.Standing(r.t.Context(), "default", look); err == nil && st.Known {
 			return
