@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -70,6 +71,8 @@ type load struct {
 	conns int
 	// next returns a connection's next call, nil at the end.
 	next func(conn int) *call
+	// most bounds the requests of one run; 0: no bound.
+	most int64
 }
 
 // run loads for d, or to the end of all calls where d is 0. It ends at the first reply that is not right.
@@ -79,9 +82,10 @@ func (l load) run(ctx context.Context, d time.Duration) (done int, took []time.D
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards done, took and err
 	end := time.Now().Add(d)
+	var sent atomic.Int64
 	for i := range l.conns {
 		wg.Go(func() {
-			ds, e := l.worker(ctx, i, d, end)
+			ds, e := l.worker(ctx, i, &sent, d, end)
 			mu.Lock()
 			defer mu.Unlock()
 			done += len(ds)
@@ -96,13 +100,16 @@ func (l load) run(ctx context.Context, d time.Duration) (done int, took []time.D
 	return done, took, errors.Join(err, ctx.Err())
 }
 
-func (l load) worker(ctx context.Context, i int, d time.Duration, end time.Time) (took []time.Duration, err error) {
+func (l load) worker(ctx context.Context, i int, sent *atomic.Int64, d time.Duration, end time.Time) (took []time.Duration, err error) {
 	w, err := dial(ctx, l.addr)
 	if err != nil {
 		return nil, err
 	}
 	defer w.c.Close()
 	for ctx.Err() == nil && (d == 0 || time.Now().Before(end)) {
+		if l.most > 0 && sent.Add(1) > l.most {
+			break
+		}
 		c := l.next(i)
 		if c == nil {
 			break

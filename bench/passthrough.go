@@ -46,13 +46,13 @@ func (l *lab) startPassing(ctx context.Context) (p *passing, err error) {
 	if l.quick {
 		n = 2 * passConns
 	}
-	if p.ours, err = signIn(ctx, addr, addr, n, passConns); err != nil {
+	if p.ours, err = signIn(ctx, addr, addr, n, passConns, func() error { return quiet(p.u.PID(), settle) }); err != nil {
 		return p, err
 	}
-	if p.bare, err = signIn(ctx, p.proxy.addr(), p.proxy.addr(), n, passConns); err != nil {
+	if p.bare, err = signIn(ctx, p.proxy.addr(), p.proxy.addr(), n, passConns, func() error { return nil }); err != nil {
 		return p, err
 	}
-	return p, quiet(p.u.PID(), 20*time.Second)
+	return p, nil
 }
 
 func (p *passing) stop() {
@@ -90,6 +90,9 @@ const settle = 30 * time.Second
 // learned shows at the end, with the primary dead, that what was measured was learned: the backup must answer for every
 // session with the refresh token that it got last.
 func (p *passing) learned(ctx context.Context) error {
+	if _, err := p.l.learnedAll(ctx, p.u); err != nil {
+		return err
+	}
 	p.primary.Kill()
 	if err := p.ours.keySet(ctx, certsPath); err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 //go:embed hook/profile.go.txt
 var hook []byte
 
-const profileVariable = "UNDERSTUDY_BENCH_PROFILE"
+const profileVariable = "BENCH_UNDERSTUDY_PROFILE"
 
 // overlay makes the go command build the hook in, and returns how to undo it.
 func (l *lab) overlay() (undo func(), err error) {

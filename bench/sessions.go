@@ -72,38 +72,46 @@ func verified(token string, set *jose.JSONWebKeySet) error {
 	return errors.New("no published key verifies it")
 }
 
+// burst is how many exchanges go through understudy at a stretch where all must be learned: it keeps 4096 for learning
+// and drops, and counts, what comes beyond.
+const burst = 3000
+
 // signIn makes n sessions at the bench's own primary, through addr, and refreshes every second one: real populations
-// hold both kinds.
-func signIn(ctx context.Context, addr, host string, n, conns int) (*sessions, error) {
+// hold both kinds. It calls pause after every burst.
+func signIn(ctx context.Context, addr, host string, n, conns int, pause func() error) (*sessions, error) {
 	s := &sessions{addr: addr, host: host, path: tokenPath, tokens: make([]string, n), turn: make([]int, conns)}
-	next := make([]int, conns)
-	l := load{addr: addr, conns: conns, next: func(w int) *call {
-		i := w + next[w]*conns
-		next[w]++
-		if i >= n {
-			return nil
-		}
+	// Clients ask for the metadata first.
+	if err := s.fetch(ctx, wellKnown, &struct{}{}); err != nil {
+		return nil, err
+	}
+	code := func(i int) *call {
 		return &call{post(host, s.path, basic, "", fmt.Sprintf("grant_type=authorization_code&code=%d&redirect_uri=x", i)), func(status int, body []byte) error {
 			s.tokens[i] = text(body, "refresh_token")
 			return byPrimary.of(s, status, body)
 		}}
-	}}
-	if _, _, err := l.run(ctx, 0); err != nil {
-		return nil, fmt.Errorf("sign in: %w", err)
 	}
-	for w := range next {
-		next[w] = 0
-	}
-	l.next = func(w int) *call {
-		i := w + 2*next[w]*conns
-		next[w]++
-		if i >= n {
-			return nil
+	again := func(i int) *call { return s.refresh(i, byPrimary, "") }
+	for _, pass := range []struct {
+		what string
+		step int
+		call func(int) *call
+	}{{"sign in", 1, code}, {"refresh for the first time", 2, again}} {
+		var next atomic.Int64
+		for int(next.Load())*pass.step < n {
+			l := load{addr: addr, conns: conns, most: burst, next: func(int) *call {
+				i := int(next.Add(1)-1) * pass.step
+				if i >= n {
+					return nil
+				}
+				return pass.call(i)
+			}}
+			if _, _, err := l.run(ctx, 0); err != nil {
+				return nil, fmt.Errorf("%s: %w", pass.what, err)
+			}
+			if err := pause(); err != nil {
+				return nil, err
+			}
 		}
-		return s.refresh(i, byPrimary, "")
-	}
-	if _, _, err := l.run(ctx, 0); err != nil {
-		return nil, fmt.Errorf("first refresh: %w", err)
 	}
 	return s, nil
 }
@@ -147,20 +155,26 @@ func (s *sessions) once(ctx context.Context, want check) error {
 
 // keySet fetches the key set that clients see.
 func (s *sessions) keySet(ctx context.Context, path string) error {
+	s.keys = new(jose.JSONWebKeySet)
+	return s.fetch(ctx, path, s.keys)
+}
+
+func (s *sessions) fetch(ctx context.Context, path string, into any) error {
 	w, err := dial(ctx, s.addr)
 	if err != nil {
 		return err
 	}
 	defer w.c.Close()
 	status, body, err := w.do(get(s.host, path))
-	if err != nil || status != 200 {
-		return fmt.Errorf("fetch the key set: status %d, %w", status, err)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", path, err)
 	}
-	set := new(jose.JSONWebKeySet)
-	if err := decode(body, set); err != nil {
-		return fmt.Errorf("read the key set: %w", err)
+	if status != 200 {
+		return fmt.Errorf("fetch %s: status %d", path, status)
 	}
-	s.keys = set
+	if err := decode(body, into); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
 	return nil
 }
 
@@ -172,31 +186,38 @@ type sample struct {
 	took []time.Duration
 }
 
-// measure loads for d and reads the CPU time of the servers; settle says how long to wait at most for what goes on
-// behind the replies.
-func measure(ctx context.Context, l load, d, settle time.Duration, pids ...int) (sample, error) {
-	before, err := cpuOf(pids...)
+// measure loads for d and reads the CPU time of the server. Where settle is not 0, it loads in bursts and waits after
+// each for what goes on behind the replies, so long at most.
+func measure(ctx context.Context, l load, d, settle time.Duration, pid int) (sample, error) {
+	before, err := cpuOf(pid)
 	if err != nil {
 		return sample{}, err
 	}
-	began := time.Now()
-	n, took, err := l.run(ctx, d)
-	wall := time.Since(began)
-	if err != nil {
-		return sample{}, err
+	if settle > 0 {
+		l.most = burst
 	}
-	for _, pid := range pids {
+	var s sample
+	var loaded time.Duration
+	for loaded < d {
+		began := time.Now()
+		n, took, err := l.run(ctx, d-loaded)
+		loaded += time.Since(began)
+		if err != nil {
+			return sample{}, err
+		}
+		s.n, s.took = s.n+n, append(s.took, took...)
 		if settle > 0 {
 			if err := quiet(pid, settle); err != nil {
 				return sample{}, err
 			}
 		}
 	}
-	after, err := cpuOf(pids...)
+	after, err := cpuOf(pid)
 	if err != nil {
 		return sample{}, err
 	}
-	return sample{n, micros(after-before, n), float64(n) / wall.Seconds(), took}, nil
+	s.cpu, s.rate = micros(after-before, s.n), float64(s.n)/loaded.Seconds()
+	return s, nil
 }
 
 func cpus(ss []sample) (v []float64) {
