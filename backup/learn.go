@@ -134,14 +134,15 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		d.Hour = s.Sessions.PutRecord(&b.Batch, l.Tenant, l.Sealed.Record, l.Sealed.Data, d.Expires())
 		d.Record = l.Sealed.Record
 	}
-	same := false
+	same, kept := false, false
 	for _, sd := range l.Sealed.Doors {
 		nd := d
 		nd.Kind, nd.Wrapped, nd.Ends = sd.Kind, sd.Wrapped, sd.Ends
 		if sd.Lookup == l.Presented {
 			same = true
 			if parent != nil && !parent.Record.Zero() && passing(d.Unlearned) {
-				continue // what was approved before is still remembered
+				kept = true // what was approved before is still remembered
+				continue
 			}
 			if nd.Ends == 0 && parent != nil {
 				nd.Ends = parent.Ends // it goes on as it is: what was told of its end still holds
@@ -152,7 +153,7 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		}
 	}
 	switch {
-	case parent == nil:
+	case parent == nil || kept:
 	case same && parent.Record != l.Sealed.Record && parent.Approved <= l.Sent: // applied again, an old one drops nothing
 		s.Sessions.DropRecord(&b.Batch, l.Tenant, parent)
 	case !same:

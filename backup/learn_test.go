@@ -289,3 +289,17 @@ func TestAnUnknownBeginningIsBeforeEverything(t *testing.T) {
 	}
 	r.want("rt-2", "no_record")
 }
+
+// A reply that cannot be judged (signed by an unknown key, say) does not undo what was learned before.
+func TestAReplyThatCannotBeJudgedUndoesNothing(t *testing.T) {
+	r := newRig(t)
+	r.learn(r.learned("rt", "", r.now.Add(-time.Hour)))
+	m := r.learned("rt", "rt", r.now)
+	m.Unlearned = "unknown_key"
+	r.learn(m)
+	r.want("rt", "")
+	m = r.learned("rt", "rt", r.now)
+	m.Unlearned = "dpop" // the session itself is another now
+	r.learn(m)
+	r.want("rt", "not_learned")
+}
