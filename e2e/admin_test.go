@@ -37,11 +37,11 @@ func (s *site) learned(t *testing.T) {
 		if len(st.NotLearned) > 0 {
 			t.Fatalf("not learned: %+v", st.NotLearned)
 		}
-		have := 0
+		var have int64
 		for _, n := range st.Learned {
-			have += int(n)
+			have += int64(n)
 		}
-		return have >= s.approved
+		return have >= s.approved.Load()
 	})
 }
 

@@ -130,7 +130,7 @@ func (k *killer) round(t *testing.T, round int) int {
 	if err := k.st.u.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	k.st.approved = 0
+	k.st.approved.Store(0)
 
 	witness := newPerson(t, k.st, "web", "web-secret", fmt.Sprintf("witness-%d", round))
 	k.st.learned(t)

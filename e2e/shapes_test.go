@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -53,7 +54,7 @@ type site struct {
 	shape
 	u        *idptest.Understudy
 	provider *oidc.Provider
-	approved int // exchanges with a refresh token that the primary approved since the gateway started
+	approved atomic.Int64 // exchanges with a refresh token that the primary approved since the gateway started
 }
 
 func (s shape) at(ctx context.Context, u *idptest.Understudy) (*site, error) {
@@ -88,6 +89,6 @@ func (s *site) signIn(ctx context.Context, c client, user string) (*tokens, erro
 	if err != nil {
 		return nil, fmt.Errorf("finish: %w", err)
 	}
-	s.approved++
+	s.approved.Add(1)
 	return t, nil
 }

@@ -99,7 +99,7 @@ func (p *person) again(ctx context.Context) (*reply, error) {
 	}
 	if !r.backup() {
 		p.learned = r
-		p.s.approved++
+		p.s.approved.Add(1)
 	}
 	return r, nil
 }

@@ -28,6 +28,9 @@ type OIDCProviderOptions struct {
 	AccessTokenLifetime time.Duration
 	// RotateAll rotates refresh tokens of confidential clients too; else only public clients' rotate.
 	RotateAll bool
+	// ClockShift is how far the provider's clock is ahead. (Keycloak's cannot be shifted: no library that fakes a
+	// process's clock is among the parts.)
+	ClockShift time.Duration
 }
 
 // OIDCProvider is a running node-oidc-provider with the users alice and bob (any password), the public clients spa and
@@ -59,6 +62,7 @@ func StartOIDCProvider(ctx context.Context, dir string, o OIDCProviderOptions) (
 	c := map[string]any{
 		"port": port, "issuer": p.Issuer, "dir": dir, "accessTokens": or(o.AccessTokens, "opaque"), "alg": or(o.Alg, "RS256"),
 		"accessTokenSeconds": int(o.AccessTokenLifetime / time.Second), "rotateAll": o.RotateAll,
+		"clockShiftSeconds": int(o.ClockShift / time.Second),
 	}
 	b, err := json.Marshal(c)
 	if err != nil {

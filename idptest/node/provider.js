@@ -1,14 +1,23 @@
 // A node-oidc-provider whose state survives SIGKILL. Usage: node provider.js CONFIG.json
 //
-// CONFIG is { port, issuer, dir, accessTokens: "opaque" | "jwt", alg, accessTokenSeconds, rotateAll }. It listens on
-// loopback only. A file dir/disabled/NAME disables an account. It ends when its standard input ends.
+// CONFIG is { port, issuer, dir, accessTokens: "opaque" | "jwt", alg, accessTokenSeconds, rotateAll, clockShiftSeconds }.
+// It listens on loopback only. A file dir/disabled/NAME disables an account. It ends when its standard input ends.
 import * as fs from 'node:fs';
 import * as http from 'node:http';
 import * as path from 'node:path';
 import * as crypto from 'node:crypto';
-import { Provider } from 'oidc-provider';
 
 const config = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
+if (config.clockShiftSeconds) {
+  const RealDate = Date;
+  const shift = config.clockShiftSeconds * 1000;
+  globalThis.Date = class extends RealDate {
+    constructor(...args) { super(...(args.length ? args : [RealDate.now() + shift])); }
+
+    static now() { return RealDate.now() + shift; }
+  };
+}
+const { Provider } = await import('oidc-provider');
 fs.mkdirSync(path.join(config.dir, 'disabled'), { recursive: true });
 
 // Every change is in the journal before the request that made it is answered: what the kernel has been given outlives
