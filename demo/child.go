@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -130,8 +131,12 @@ func (g *guard) watch(primary, program int) {
 	fmt.Fprintln(g.stdin, g.primary, g.program)
 }
 
-// stopped says whether a process is stopped (SIGSTOP), read from the process table.
+// stopped says whether a process is stopped (SIGSTOP), read from the process table. Where there is no /proc the signal's
+// delivery must do.
 func stopped(pid int) (bool, error) {
+	if runtime.GOOS != "linux" {
+		return true, nil
+	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return false, fmt.Errorf("read the process table: %w", err)
