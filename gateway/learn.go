@@ -146,7 +146,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 	if why == "" {
 		switch err := l.signedHere(ctx, v, le.Record); {
 		case errors.Is(err, errOtherIssuer):
-			why = "issuer"
+			why = "other_issuer"
 		case errors.Is(err, errWrongAlg):
 			why = "wrong_algorithm"
 		case err != nil:
