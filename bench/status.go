@@ -26,7 +26,9 @@ type state struct {
 			Reason string `json:"reason"`
 			N      uint64 `json:"n"`
 		} `json:"notLearned"`
-		Ambiguous uint64 `json:"ambiguous"`
+		Shadow []struct {
+			N uint64 `json:"n"`
+		} `json:"shadow"`
 		Endpoints map[string]struct {
 			Mode string `json:"mode"`
 		} `json:"endpoints"`
