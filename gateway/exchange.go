@@ -138,6 +138,12 @@ func (t *trip) pass(rule *Rule, o *outcome, resp *http.Response) (*http.Response
 
 // tell tells the monitor what became of a request.
 func (t *trip) tell(rule *Rule, o *outcome) {
+	if rule != nil {
+		t.g.Counts.Rule(t.v.tenant.Name, string(t.v.endpoint), rule.Name)
+	}
+	if t.v.endpoint != flow.Token {
+		return // the breaker is the token endpoint's; what another one does says nothing of it
+	}
 	if rule == nil {
 		grant := t.grant
 		if grant == "" && o.status == http.StatusOK {
@@ -146,7 +152,6 @@ func (t *trip) tell(rule *Rule, o *outcome) {
 		t.monitor.Success(grant, t.g.c.Now().Sub(t.sent))
 		return
 	}
-	t.g.Counts.Rule(t.v.tenant.Name, string(t.v.endpoint), rule.Name)
 	// What a requester may have brought about counts only for plain requests with a token that was approved before, and
 	// a 4xx never (design, law 1).
 	if rule.Origin == health.Beyond || rule.Origin == health.Doubt && !rule.Probe && t.odd() == "" && t.st.Known {
