@@ -45,10 +45,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	b.conn.SetReadDeadline(by) // where it is not supported there is nothing to hold up
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
-	if errors.Is(err, io.EOF) {
-		// The server goes on reading to notice a client that leaves: that has no deadline.
-		b.ended = true
-		b.conn.SetReadDeadline(time.Time{})
-	}
+	// From the end on the server reads to notice a client that leaves: it has cleared the deadline, and it stays so.
+	b.ended = errors.Is(err, io.EOF)
 	return n, err
 }

@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
 )
 
 // Listener is one address for sign-in traffic; without a certificate it speaks plain HTTP.
@@ -110,8 +113,8 @@ func (ls *listeners) listen(w Listener) (*listening, error) {
 			return nil, fmt.Errorf("listener %s: %w", w.Address, err)
 		}
 	}
-	if l.ln = ls.inherited[w.Address]; l.ln != nil {
-		delete(ls.inherited, w.Address)
+	if l.ln = ls.inherited[everywhere(w.Address)]; l.ln != nil {
+		delete(ls.inherited, everywhere(w.Address))
 	} else if l.ln, err = net.Listen("tcp", w.Address); err != nil {
 		return nil, fmt.Errorf("listen for sign-ins: %w", err)
 	}
@@ -123,6 +126,41 @@ func (ls *listeners) listen(w Listener) (*listening, error) {
 		ErrorLog: slog.NewLogLogger(ls.log.Handler(), slog.LevelDebug),
 	}
 	return l, nil
+}
+
+// everywhere writes every way to say "all addresses" in the same way.
+func everywhere(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.IsUnspecified() {
+		host = ""
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// inherit takes the sockets that the service manager passed (sd_listen_fds); those of no listener are closed.
+func (ls *listeners) inherit() error {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return fmt.Errorf("take the service manager's sockets: %w", err)
+	}
+	for _, ln := range passed {
+		if ln != nil {
+			ls.inherited[everywhere(ln.Addr().String())] = ln
+		}
+	}
+	return nil
+}
+
+// disinherit closes the sockets that no listener took.
+func (ls *listeners) disinherit() {
+	for a, ln := range ls.inherited {
+		ls.log.Warn("the service manager passed a socket of which the configuration says nothing", "address", a)
+		ln.Close()
+		delete(ls.inherited, a)
+	}
 }
 
 func (ls *listeners) serve(l *listening) {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
 
@@ -87,9 +88,13 @@ func start(o Options) (_ *process, err error) {
 	p.front = newFront()
 	p.listeners = newListeners(p.front, p.crowd, o.Log)
 	p.front.use(g)
+	if err := p.listeners.inherit(); err != nil {
+		return nil, err
+	}
 	if err := p.listeners.apply(o.listeners()); err != nil {
 		return nil, err
 	}
+	p.listeners.disinherit()
 	return p, nil
 }
 
@@ -249,11 +254,20 @@ func (p *process) background(ctx context.Context, eg *errgroup.Group) {
 		}
 	}
 	p.ready.Store(true)
+	p.tell(daemon.SdNotifyReady)
 	eg.Go(func() error {
 		<-ctx.Done()
 		p.ready.Store(false)
+		p.tell(daemon.SdNotifyStopping)
 		return nil
 	})
+}
+
+// tell tells the service manager, where there is one that asked (sd_notify).
+func (p *process) tell(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		p.o.Log.Warn("the service manager is not told", "error", err)
+	}
 }
 
 // sweepEvery is how often what is over is forgotten.

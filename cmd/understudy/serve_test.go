@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -548,4 +549,47 @@ func TestLogFollows(t *testing.T) {
 	// The files are read directly where no process runs.
 	n.run("log", "-n", "0").want(t, 0, `sub="follow-me"`)
 	n.run("log", "--since", "tomorrow").want(t, 2, "is no time")
+}
+
+// The service manager's socket is taken, and it is told when the process is ready.
+func TestServiceManager(t *testing.T) {
+	n := newNode(t, echo(t).URL)
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", n.port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	f, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(n.dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notify.Close()
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"`, "sh", binary, "serve", "--config", n.file())
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(n.dir, "notify"))
+	cmd.ExtraFiles = []*os.File{f}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	says := func(want string) {
+		t.Helper()
+		b := make([]byte, 100)
+		notify.SetReadDeadline(time.Now().Add(20 * time.Second))
+		k, err := notify.Read(b)
+		if err != nil || string(b[:k]) != want {
+			t.Fatalf("%q %v, want %q", b[:k], err, want)
+		}
+	}
+	says("READY=1")
+	body(t, n.url()+"/x", "GET /x 0 0")
+	cmd.Process.Signal(syscall.SIGTERM)
+	says("STOPPING=1")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
 }
