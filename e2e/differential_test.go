@@ -46,7 +46,20 @@ func TestDifferential(t *testing.T) {
 				}
 				for name, p := range ps {
 					before := p.learned
-					for _, diff := range differences(played[name], p.until(t, false), before) {
+					diffs := differences(played[name], p.until(t, false), before)
+					// The primary reads its clock more than once for a reply, and its lifetimes waver by a second: the
+					// backup's must be among those that it gives.
+					for range 5 {
+						if !slices.ContainsFunc(diffs, difference.wavers) {
+							break
+						}
+						r, err := p.again(t.Context())
+						if err != nil {
+							t.Fatal(err)
+						}
+						diffs = differences(played[name], r, before)
+					}
+					for _, diff := range diffs {
 						if !may(diff) {
 							t.Errorf("%s: %s: %s", name, diff.where, diff.what)
 						}
@@ -81,6 +94,11 @@ const fastRamp = "health: {probe_away: 100ms, ramp: [100], ramp_step: 100ms}"
 
 // difference is one place in which two replies differ.
 type difference struct{ where, what string }
+
+// wavers says whether it is a lifetime that differs.
+func (d difference) wavers() bool {
+	return strings.HasSuffix(d.where, "expires_in") || strings.HasSuffix(d.where, ".exp") || strings.HasSuffix(d.where, ".nbf")
+}
 
 // unknowable says whether a difference cannot be avoided as long as no refresh reply of a client was ever seen: whether
 // the primary repeats the nonce (OpenID Connect Core, section 12.2: it should not), and the prefix that Keycloak gives a
