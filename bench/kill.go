@@ -25,7 +25,7 @@ type pace struct {
 
 func (l *lab) pace() pace {
 	if l.quick {
-		return pace{20, 4 * time.Second, 4 * time.Second, 2 * time.Second}
+		return pace{20, 4 * time.Second, 12 * time.Second, 2 * time.Second}
 	}
 	return pace{200, 20 * time.Second, 20 * time.Second, min(l.warmKC, time.Minute)}
 }
@@ -66,7 +66,7 @@ func (l *lab) die(ctx context.Context, u *idptest.Understudy, s *sessions, d dea
 		return nil, err
 	}
 	// Asking costs CPU, so it is asked from here on only, and no longer than it must.
-	for v.breakerSeen.IsZero() {
+	for v.breakerSeen.IsZero() && time.Since(v.killed) < p.away {
 		st, err := l.status(ctx, u)
 		if err != nil {
 			return nil, err
@@ -75,8 +75,6 @@ func (l *lab) die(ctx context.Context, u *idptest.Understudy, s *sessions, d dea
 			v.breakerSeen = time.Now()
 		} else if err := wait(ctx, 200*time.Millisecond); err != nil {
 			return nil, err
-		} else if time.Since(v.killed) > p.away {
-			return nil, fmt.Errorf("%s: the breaker is not open after %s", d.name, p.away)
 		}
 	}
 	if err := wait(ctx, p.away-time.Since(v.killed)); err != nil {
@@ -129,8 +127,17 @@ func (v *life) added(name string, from, to time.Time, bar float64) Row {
 	base := v.between(v.killed.Add(-v.healthy*3/4), v.killed.Add(-time.Second))
 	ds := v.between(from, to)
 	return newRow(name, millis(quantile(ds, .99)-quantile(base, .99)), "ms").atMost(bar).
-		noted("p99 less the healthy p99 of the same run. Breaker seen open %.1f s after the kill. Then: p50 %.1f, p99 %.1f ms (%d requests); healthy: p50 %.1f, p99 %.1f ms (%d requests).",
-			v.breakerSeen.Sub(v.killed).Seconds(), millis(quantile(ds, .5)), millis(quantile(ds, .99)), len(ds), millis(quantile(base, .5)), millis(quantile(base, .99)), len(base))
+		noted("p99 less the healthy p99 of the same run. Then: p50 %.1f, p99 %.1f ms (%d requests); healthy: p50 %.1f, p99 %.1f ms (%d requests).",
+			millis(quantile(ds, .5)), millis(quantile(ds, .99)), len(ds), millis(quantile(base, .5)), millis(quantile(base, .99)), len(base))
+}
+
+// opened is added once the breaker is open; where it did not open, the bar is missed by all of the time.
+func (v *life) opened(name string, bar float64) Row {
+	if v.breakerSeen.IsZero() {
+		return newRow(name, millis(v.away), "ms").atMost(bar).noted("The breaker did not open.")
+	}
+	r := v.added(name, v.breakerSeen, v.killed.Add(v.away), bar)
+	return r.noted("%s The breaker was seen open %.1f s after the kill.", r.Note, v.breakerSeen.Sub(v.killed).Seconds())
 }
 
 func (v *life) failures(name string, eligible int) Row {
@@ -180,6 +187,9 @@ func measureP4(ctx context.Context, l *lab) ([]Row, error) {
 		return nil, err
 	}
 	l.log.Printf("%d exchanges learned", learned)
+	if err := s.keySet(ctx, "/realms/norot/protocol/openid-connect/certs"); err != nil {
+		return nil, err
+	}
 	var rows []Row
 	kill := death{"SIGKILLed", func() error { k.Kill(); return nil }, k.RestartForLoad}
 	v, err := l.die(ctx, u, s, kill)
@@ -188,7 +198,7 @@ func measureP4(ctx context.Context, l *lab) ([]Row, error) {
 	}
 	rows = append(rows, v.failures(kill.name, n),
 		v.added("latency added at a kill, p99", v.killed, v.killed.Add(atOnce), 50),
-		v.added("latency added with the breaker open, after a kill, p99", v.breakerSeen, v.killed.Add(v.away), 5),
+		v.opened("latency added with the breaker open, after a kill, p99", 5),
 		v.back(kill.name))
 	l.log.Print(summary(v))
 	if _, _, err := warm.run(ctx, l.pace().warm/2); err != nil { // a new JVM
@@ -200,7 +210,7 @@ func measureP4(ctx context.Context, l *lab) ([]Row, error) {
 	}
 	rows = append(rows, v.failures(hole.name, n),
 		v.added("latency added in the first two seconds of a black hole, p99", v.killed, v.killed.Add(atOnce), 1500),
-		v.added("latency added with the breaker open, in a black hole, p99", v.breakerSeen, v.killed.Add(v.away), 5),
+		v.opened("latency added with the breaker open, in a black hole, p99", 5),
 		v.back(hole.name))
 	l.log.Print(summary(v))
 	return rows, nil
