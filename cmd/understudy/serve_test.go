@@ -593,3 +593,45 @@ func TestServiceManager(t *testing.T) {
 		t.Errorf("it ended with %v", err)
 	}
 }
+
+// Gateway and backup as two processes: the gateway's sign-ins are answered by the backup's process, and an operator's
+// revocation at the gateway is kept by it.
+func TestTwoProcesses(t *testing.T) {
+	a, err := idptest.NewAuthority(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(t.TempDir(), "sealing.key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("s", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files := fmt.Sprintf("tls: {cert_file: %s, key_file: %s, ca_file: %s}", a.CertFile, a.KeyFile, a.CAFile)
+	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	b := newNode(t, "http://127.0.0.1:1")
+	b.put(fmt.Sprintf("role: backup\ndata_dir: %s\nsealing_key_file: %s\nbackup: {listen: %q, allowed_names: [localhost], %s}\n", b.data(), key, addr, files))
+	b.start()
+	n := newNode(t, "http://127.0.0.1:1")
+	idp := n.provider()
+	n.write(idp.URL(), "role: gateway", "sealing_key_file: "+key, fmt.Sprintf("backup: {url: \"https://%s\", %s}", addr, files))
+	n.start()
+	alice, bob := n.signIn("alice"), n.signIn("bob")
+	n.run("revoke", "--subject", "bob").want(t, 0)
+	b.kill()
+	n.until("missed the backup", func() bool {
+		n.refresh(alice)
+		return strings.Contains(n.run("status").out, "backup_away")
+	})
+	n.wantRefresh("with the backup's process away", alice, http.StatusOK, "")
+	n.kill()
+	n.start() // it needs no backup to start
+	n.wantRefresh("started with the backup's process away", alice, http.StatusOK, "")
+	b.start()
+	n.until("found the backup", func() bool { return !strings.Contains(n.run("status").out, "backup_away") })
+	idp.Kill()
+	n.wantRefresh("in an outage", alice, http.StatusOK, "")
+	n.wantRefresh("who was revoked at the gateway", bob, http.StatusBadRequest, "invalid_grant")
+	b.run("log", "--decision", "issued").want(t, 0, `sub="alice"`)
+	b.run("keys").want(t, 0, "current")
+	n.run("keys").want(t, 1, "ask the backup's process")
+	n.run("lift", "--tenant", "staff", "--from", "1h").want(t, 1, "ask the backup's process")
+}
