@@ -25,6 +25,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"understudy/backup"
 	"understudy/flow"
@@ -85,6 +86,7 @@ func New(c Config) (*Gateway, error) {
 			t.InFlight = 1000
 		}
 		t.slots = make(chan struct{}, t.InFlight)
+		t.shadows = rate.NewLimiter(shadowRate, shadowRate)
 		t.rules = g.rules
 		t.meta = newMetadata(t, filepath.Join(c.DataDir, "metadata"), c.Backup, c.Now)
 		if err := t.meta.load(context.Background()); err != nil {
@@ -151,6 +153,14 @@ type visit struct {
 	json     bool   // the parameters came as JSON
 }
 
+// find finds issuer and endpoint by the request's path.
+func (v *visit) find(r *http.Request) {
+	exact := true
+	if v.issuer, v.endpoint, exact = v.tenant.meta.endpoint(r.URL); !exact {
+		v.odd = "path"
+	}
+}
+
 type visitKey struct{}
 
 // request → gateway → (primary | backup) → learn → store
@@ -167,10 +177,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	v := &visit{tenant: t, began: g.c.Now(), endpoint: flow.Other}
 	v.address, v.scheme = g.client(t, r)
-	exact := true
-	v.issuer, v.endpoint, exact = t.meta.endpoint(r.URL)
-	if !exact {
-		v.odd = "path"
+	v.find(r)
+	if v.endpoint == flow.Other && g.notice(r, t) {
+		v.find(r) // an issuer that is known only now
 	}
 	switch v.endpoint {
 	case flow.Discovery:
@@ -285,7 +294,7 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 	}
 	v.tenant.forwarded(p.Out, v.address, v.scheme)
 	if p.Out.Body == nil || p.Out.Body == http.NoBody {
-		p.Out.Body, p.Out.GetBody = once{}, nil
+		unrepeatable(p.Out)
 	}
 }
 

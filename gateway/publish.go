@@ -15,7 +15,6 @@ var aliases = []string{"/v2.0" + wellKnown, "/adfs" + wellKnown}
 func (g *Gateway) serveMetadata(w http.ResponseWriter, r *http.Request, t *Tenant) bool {
 	path := r.URL.EscapedPath()
 	if !strings.HasSuffix(path, wellKnown) {
-		g.notice(r, t, path)
 		return false
 	}
 	if is := t.meta.adopt(r.Context(), path); is != nil {
@@ -35,16 +34,19 @@ func (g *Gateway) serveMetadata(w http.ResponseWriter, r *http.Request, t *Tenan
 	return false
 }
 
-// notice adopts the issuer of a path whose clients never ask for metadata: the tenant's root, or a Keycloak realm.
-func (g *Gateway) notice(r *http.Request, t *Tenant, path string) {
+// notice adopts the issuer of a path whose clients never asked for metadata: the tenant's root, or a Keycloak realm. It
+// is true where one was adopted.
+func (g *Gateway) notice(r *http.Request, t *Tenant) bool {
 	if r.Method != http.MethodPost {
-		return
+		return false
 	}
-	if rest, ok := strings.CutPrefix(path, "/realms/"); ok {
+	at := wellKnown
+	if rest, ok := strings.CutPrefix(r.URL.Path, "/realms/"); ok {
 		if realm, _, ok := strings.Cut(rest, "/"); ok && realm != "" {
-			t.meta.adopt(r.Context(), "/realms/"+realm+wellKnown)
+			at = "/realms/" + realm + wellKnown
 		}
 	}
+	return t.meta.issuers()[at] == nil && t.meta.adopt(r.Context(), at) != nil
 }
 
 func (g *Gateway) serveDiscovery(w http.ResponseWriter, r *http.Request, is *issuer) {

@@ -23,12 +23,28 @@ type once struct{}
 func (once) Read([]byte) (int, error) { return 0, io.EOF }
 func (once) Close() error             { return nil }
 
+// unrepeatable makes a request without a body one that the transport does not repeat. Where it would not anyway, the
+// request is left alone: an empty POST says Content-Length: 0.
+func unrepeatable(out *http.Request) {
+	switch out.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	default:
+		if out.Header.Get("Idempotency-Key") == "" && out.Header.Get("X-Idempotency-Key") == "" {
+			return
+		}
+	}
+	out.Body, out.GetBody = once{}, nil
+	// Nothing goes on the wire for it, and the transport need not find out that the body is empty.
+	out.TransferEncoding = []string{"identity"}
+}
+
 // send sends one request to the primary and buffers the reply.
 func (t *trip) send(ctx context.Context, body []byte) (*outcome, *http.Response) {
 	out := t.out.Clone(ctx)
 	out.Body, out.ContentLength, out.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	if len(body) == 0 {
-		out.Body, out.ContentLength = once{}, 0
+		out.Body = http.NoBody
+		unrepeatable(out)
 	}
 	return exchange(t.v.tenant.transport, out, t.v.endpoint)
 }

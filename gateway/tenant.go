@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"understudy/flow"
 	"understudy/health"
 )
@@ -41,6 +43,7 @@ type Tenant struct {
 	meta      *metadata
 	monitors  map[flow.Endpoint]*health.Monitor
 	slots     chan struct{}
+	shadows   *rate.Limiter
 }
 
 func (t *Tenant) publicHost(h string) bool {

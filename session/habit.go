@@ -1,11 +1,9 @@
 package session
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"understudy/store"
 )
@@ -62,6 +60,9 @@ type TokenShape struct {
 // Habit returns what is known, or an empty one.
 func (s *Store) Habit(tenant string, key ID) (*Habit, error) {
 	k := place(spaceHabit, tenant, key[:])
+	if h, ok := s.habits.get(k); ok {
+		return &h, nil // a copy: callers set its members
+	}
 	e, err := s.KV.Get(k)
 	if errors.Is(err, store.ErrNotFound) {
 		return &Habit{}, nil
@@ -69,47 +70,12 @@ func (s *Store) Habit(tenant string, key ID) (*Habit, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load a habit: %w", err)
 	}
-	if h := s.habits.get(k, e.Value); h != nil {
-		return h, nil
-	}
 	var h Habit
 	if err := s.Seal.unsealCBOR(k, e.Value, &h); err != nil {
 		return nil, fmt.Errorf("load a habit: %w", err)
 	}
-	s.habits.put(k, e.Value, &h)
+	s.habits.read(k, h.At, h)
 	return &h, nil
-}
-
-// habits are decoded habits. One counts only while the stored bytes are those it was decoded from.
-type habits struct {
-	mu sync.Mutex // guards m
-	m  map[string]decodedHabit
-}
-
-type decodedHabit struct {
-	stored []byte
-	habit  Habit
-}
-
-const maxHabits = 4096
-
-func (c *habits) get(key, stored []byte) *Habit {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if d, ok := c.m[string(key)]; ok && bytes.Equal(d.stored, stored) {
-		h := d.habit // a copy: callers set its members
-		return &h
-	}
-	return nil
-}
-
-func (c *habits) put(key, stored []byte, h *Habit) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.m == nil || len(c.m) >= maxHabits {
-		c.m = map[string]decodedHabit{}
-	}
-	c.m[string(key)] = decodedHabit{stored, *h}
 }
 
 // PutHabit adds a habit to a batch.
@@ -119,6 +85,7 @@ func (s *Store) PutHabit(b *store.Batch, tenant string, key ID, h *Habit) error 
 	if err != nil {
 		return fmt.Errorf("keep a habit: %w", err)
 	}
+	s.habits.put(k, h.At, *h)
 	b.Raise(k, uint64(h.At), v)
 	return nil
 }

@@ -9,9 +9,9 @@ import (
 	"understudy/store"
 )
 
-// marked remembers where marks may lie, so that the many places at which none does cost no look into the store. It may
+// marked remembers where marks (or successors) may lie, so that the many places at which none does cost no look into the store. It may
 // name places that hold none any more; it never lacks one: it is read from the store before the first question, and
-// every mark is added before it is written.
+// every one is added before it is written.
 type marked struct {
 	mu     sync.RWMutex // guards what follows
 	loaded bool
@@ -33,14 +33,14 @@ func (m *marked) has(s *Store, key []byte) (bool, error) {
 	if loaded {
 		return ok, nil
 	}
-	if err := m.load(s); err != nil {
+	if err := m.load(s, key[0]); err != nil {
 		return false, err
 	}
 	return m.has(s, key)
 }
 
 func (m *marked) add(s *Store, key []byte) error {
-	if err := m.load(s); err != nil {
+	if err := m.load(s, key[0]); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -49,22 +49,22 @@ func (m *marked) add(s *Store, key []byte) error {
 	return nil
 }
 
-func (m *marked) load(s *Store) error {
+func (m *marked) load(s *Store, space byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.loaded {
 		return nil
 	}
 	places := map[uint64]struct{}{}
-	err := s.KV.Scan(context.Background(), []byte{spaceMark}, []byte{spaceMark + 1}, func(key []byte, _ store.Entry) error {
-		if len(key) != 1+8+2+16 {
-			return fmt.Errorf("%w: a mark's key of %d bytes", ErrSealed, len(key))
+	err := s.KV.Scan(context.Background(), []byte{space}, []byte{space + 1}, func(key []byte, _ store.Entry) error {
+		if len(key) < 1+8+16 || len(key) > 1+8+2+16 {
+			return fmt.Errorf("%w: a key of %d bytes among marks or successors", ErrSealed, len(key))
 		}
 		places[fingerprint(key)] = struct{}{}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("read the marks: %w", err)
+		return fmt.Errorf("read the marks and successors: %w", err)
 	}
 	m.places, m.loaded = places, true
 	return nil

@@ -36,9 +36,6 @@ func ParseObject(b []byte) (Object, error) {
 	if len(b) > maxObjectBytes {
 		return nil, fmt.Errorf("%w: %d bytes", ErrObject, len(b))
 	}
-	if deep(b) {
-		return nil, fmt.Errorf("%w: more than %d levels", ErrObject, maxDepth)
-	}
 	d := jsontext.NewDecoder(bytes.NewReader(b))
 	whole, err := d.ReadValue()
 	if err != nil || whole.Kind() != '{' {
@@ -64,10 +61,13 @@ func split(b []byte) (Object, error) {
 		if len(o) == maxMembers {
 			return nil, fmt.Errorf("%w: more than %d members", ErrObject, maxMembers)
 		}
-		end := value(b, i)
+		end, _ := value(b, i)
 		name := text(b[i:end])
 		i = skip(b, skip(b, end)+1) // the colon
-		end = value(b, i)
+		end, depth := value(b, i)
+		if depth >= maxDepth {
+			return nil, fmt.Errorf("%w: more than %d levels", ErrObject, maxDepth)
+		}
 		o = append(o, Member{name, b[i:end:end]})
 		i = end
 	}
@@ -80,39 +80,47 @@ func skip(b []byte, i int) int {
 	return i
 }
 
-// value is the end of the value that begins at i.
-func value(b []byte, i int) int {
+// value is the end of the value that begins at i, and how deep it nests.
+func value(b []byte, i int) (end, deepest int) {
 	switch b[i] {
 	case '"':
-		for i++; b[i] != '"'; i++ {
-			if b[i] == '\\' {
-				i++
-			}
-		}
-		return i + 1
+		return quoted(b, i), 0
 	case '{', '[':
 		depth := 0
-		for {
+		for ; ; i++ {
 			switch b[i] {
 			case '"':
-				i = value(b, i)
-				continue
+				i = quoted(b, i) - 1
 			case '{', '[':
 				depth++
+				deepest = max(deepest, depth)
 			case '}', ']':
 				if depth--; depth == 0 {
-					return i + 1
+					return i + 1, deepest
 				}
 			}
-			i++
 		}
 	}
 	for {
 		switch b[i] {
 		case ',', '}', ']', ' ', '\n', '\r', '\t':
-			return i
+			return i, 0
 		}
 		i++
+	}
+}
+
+// quoted is the end of the string that begins at i.
+func quoted(b []byte, i int) int {
+	for i++; ; i++ {
+		i += bytes.IndexByte(b[i:], '"')
+		n := 0
+		for b[i-1-n] == '\\' {
+			n++
+		}
+		if n%2 == 0 {
+			return i + 1
+		}
 	}
 }
 
@@ -164,30 +172,6 @@ func (o *Object) UnmarshalCBOR(b []byte) error {
 	}
 	*o = out
 	return nil
-}
-
-// deep says whether brackets nest deeper than maxDepth.
-func deep(b []byte) bool {
-	depth, quoted := 0, false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case quoted:
-			if c == '\\' {
-				i++
-			} else if c == '"' {
-				quoted = false
-			}
-		case c == '"':
-			quoted = true
-		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
-				return true
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return false
 }
 
 // Append appends the object as compact JSON text.

@@ -10,6 +10,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
+	"sync"
 
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/crypto/argon2"
@@ -54,10 +56,10 @@ var ErrSealed = errors.New("the seal does not open")
 //	  └─ HKDF "artifact"  ── salt of HKDF(artifact) ─▶ the key of a door ─ AES-256-GCM ─▶ data key ─ AES-256-GCM ─▶ record
 type Sealer struct {
 	id        byte
-	pseudonym []byte
+	pseudonym *mac
 	artifact  []byte
-	secret    []byte
-	look      []byte
+	secret    *mac
+	look      *mac
 	outer     cipher.AEAD
 	dec       cbor.DecMode
 }
@@ -91,8 +93,8 @@ func NewSealer(key []byte) (*Sealer, error) {
 	}
 	return &Sealer{
 		dec: dec,
-		id:  derive("id")[0], pseudonym: derive("pseudonym"), artifact: derive("artifact"),
-		secret: derive("secret"), look: derive("look"), outer: outer,
+		id:  derive("id")[0], pseudonym: newMAC(derive("pseudonym")), artifact: derive("artifact"),
+		secret: newMAC(derive("secret")), look: newMAC(derive("look")), outer: outer,
 	}, nil
 }
 
@@ -107,10 +109,19 @@ func parts(b []byte, ps ...string) []byte {
 	return b
 }
 
-func (s *Sealer) mac(key []byte, ps ...string) []byte {
-	m := hmac.New(sha256.New, key)
-	m.Write(parts(make([]byte, 0, 256), ps...))
-	return m.Sum(nil)
+func (s *Sealer) mac(key *mac, ps ...string) []byte {
+	h := key.pool.Get().(hash.Hash)
+	defer key.pool.Put(h)
+	h.Reset()
+	h.Write(parts(make([]byte, 0, 256), ps...))
+	return h.Sum(nil)
+}
+
+// mac is a key of HMAC-SHA-256 with its states, which are worth keeping.
+type mac struct{ pool sync.Pool }
+
+func newMAC(key []byte) *mac {
+	return &mac{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
 }
 
 // Pseudonym returns the keyed pseudonym of a value ("subject", "session", "client", "device", …) at a tenant and issuer.

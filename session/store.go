@@ -51,8 +51,10 @@ type Store struct {
 	KV   store.KV
 	Seal *Sealer
 
-	marks  marked
-	habits habits
+	marks      marked
+	successors marked
+	habits     kept[Habit]
+	secrets    kept[Secret]
 }
 
 // ErrNoRecord says that nothing is remembered for an artifact.
@@ -152,6 +154,7 @@ func (s *Store) PutSecret(b *store.Batch, tenant string, client ID, v Secret) er
 		if err != nil {
 			return fmt.Errorf("keep a client's proof: %w", err)
 		}
+		s.secrets.put(k, version, v)
 		b.Raise(k, uint64(version), sealed)
 		return nil
 	}
@@ -166,6 +169,9 @@ func (s *Store) PutSecret(b *store.Batch, tenant string, client ID, v Secret) er
 // Secret returns what is kept of one secret of a client, or of the one approved last for the zero id; nil where nothing is.
 func (s *Store) Secret(tenant string, client, id ID) (*Secret, error) {
 	k := secretPlace(tenant, client, id)
+	if v, ok := s.secrets.get(k); ok {
+		return &v, nil
+	}
 	e, err := s.KV.Get(k)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -177,6 +183,7 @@ func (s *Store) Secret(tenant string, client, id ID) (*Secret, error) {
 	if err := s.Seal.unsealCBOR(k, e.Value, &v); err != nil {
 		return nil, fmt.Errorf("load a client's proof: %w", err)
 	}
+	s.secrets.read(k, int64(e.Version), v)
 	return &v, nil
 }
 

@@ -34,6 +34,9 @@ func SuccessorPlace(tenant string, lookup ID) []byte {
 // Successor returns what is kept for the old token's look-up, or nil.
 func (s *Store) Successor(tenant string, lookup ID) (*Successor, error) {
 	k := SuccessorPlace(tenant, lookup)
+	if there, err := s.successors.has(s, k); err != nil || !there {
+		return nil, err
+	}
 	e, err := s.KV.Get(k)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -54,6 +57,9 @@ func (s *Store) PutSuccessor(b *store.Batch, tenant string, lookup ID, version i
 	sealed, err := s.Seal.sealCBOR(k, v)
 	if err != nil {
 		return fmt.Errorf("keep a successor: %w", err)
+	}
+	if err := s.successors.add(s, k); err != nil {
+		return err
 	}
 	b.Raise(k, uint64(version), sealed)
 	return nil

@@ -186,8 +186,8 @@ func (s *Store) sweepDoors(ctx context.Context, tenant []byte, now time.Time, co
 			// It opens for nobody. It stays until it would be over had it been approved at its last change.
 			d = Door{Approved: int64(e.Version)}
 		}
-		if end := d.Expires(); end.After(now) {
-			// It was learned again, and has an entry where it ends now.
+		if end := d.Expires(); hourOf(end) >= hourOf(now) {
+			// It was learned again, and has an entry where it ends now; it goes when that hour is over.
 			b.Put(expiryPlace(tenant, end, lookup), nil)
 			b.Delete(key)
 			return nil

@@ -92,15 +92,45 @@ func asksForMore(f url.Values) string {
 	return ""
 }
 
-// capabilities says whether a claims parameter (OpenID Connect Core, section 5.5) says no more than what the client can do, which
-// MSAL sends with every request.
+// capabilities says whether a claims parameter (OpenID Connect Core, section 5.5) demands nothing: MSAL says with it what the
+// client can do (xms_cc), and asks for claims that it does without (section 5.5.1: voluntary claims).
 func capabilities(claims string) bool {
 	o, err := session.ParseObject([]byte(claims))
-	if err != nil || len(o) != 1 || o[0].Name != "access_token" {
+	if err != nil {
 		return false
 	}
-	o, err = session.ParseObject(o[0].Value)
-	return err == nil && len(o) == 1 && o[0].Name == "xms_cc"
+	for _, m := range o {
+		part, err := session.ParseObject(m.Value)
+		if err != nil || m.Name != "access_token" && m.Name != "id_token" && m.Name != "userinfo" {
+			return false
+		}
+		for _, c := range part {
+			if m.Name == "access_token" && c.Name != "xms_cc" || m.Name != "access_token" && !voluntary(c) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// voluntary says whether a claim is asked for in such a way that a reply without it is in order.
+func voluntary(c session.Member) bool {
+	if c.Name == "acr" || c.Name == "auth_time" || c.Name == "sub" {
+		return false // these say how or as whom to sign in
+	}
+	if string(c.Value) == "null" {
+		return true
+	}
+	how, err := session.ParseObject(c.Value)
+	if err != nil {
+		return false
+	}
+	for _, m := range how {
+		if m.Name != "essential" || string(m.Value) != "false" {
+			return false
+		}
+	}
+	return true
 }
 
 // credentials reads the client authentication of RFC 6749, section 2.3.1, or says why it is none that can be checked
