@@ -37,6 +37,8 @@ type issuer struct {
 	etag     string // of merged
 	docETag  string
 	problem  string // why the keys cannot be merged, "" where they are
+	ours     []jose.JSONWebKey
+	bare     bool // the backup could not be asked for its keys; ours are those of before
 }
 
 // primaryKey is a verification key of the primary. It never meets a backup key: the types differ.

@@ -42,8 +42,9 @@ func (l *learner) offer(t *trip, o *outcome, held string) {
 	if o.status != http.StatusOK {
 		return
 	}
+	mine := *t // the request goes on with its own
 	select {
-	case l.queue <- &lesson{t: t, o: o, sent: t.sent, held: held}:
+	case l.queue <- &lesson{t: &mine, o: o, sent: t.sent, held: held}:
 	default:
 		l.g.Counts.Unlearned(t.v.tenant.Name, "queue_full")
 	}

@@ -49,6 +49,7 @@ const (
 	retryAfter  = 30 * time.Second
 	refreshTime = time.Minute
 	forceEvery  = 10 * time.Second
+	bareEvery   = time.Second
 )
 
 func newMetadata(t *Tenant, dir string, b Backup, now func() time.Time) *metadata {
@@ -175,12 +176,17 @@ func (m *metadata) refresh(ctx context.Context, at string) error {
 	return m.save(is)
 }
 
-// put merges an issuer's keys and publishes it.
+// put merges an issuer's keys and publishes it. Where the backup cannot be asked for its keys, the primary's are published
+// with those of the backup's that were known before, and the backup is asked again soon: what is signed in meanwhile is learned all the same.
 func (m *metadata) put(ctx context.Context, is *issuer) error {
 	ours, err := m.publish(ctx, m.tenant.Name, is.ID, is.algs)
-	if err != nil {
-		return fmt.Errorf("backup keys of %s: %w", is.ID, err)
+	if is.bare = err != nil; is.bare {
+		if before := m.issuers()[is.at]; before != nil {
+			ours = before.ours // those of before still verify what was signed
+		}
+		m.tenant.log.Error("the backup cannot be asked for its keys; it is asked again", "tenant", m.tenant.Name, "issuer", is.ID, "error", err)
 	}
+	is.ours = ours
 	if err := is.merge(ours, m.now()); err != nil {
 		return fmt.Errorf("publish the keys of %s: %w", is.ID, err)
 	}
@@ -297,12 +303,20 @@ func (m *metadata) run(ctx context.Context) error {
 	for _, at := range first {
 		m.adopt(ctx, at)
 	}
+	t := time.NewTicker(bareEvery)
+	defer t.Stop()
+	refreshed := m.now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(refreshTime):
+		case <-t.C:
 		}
+		if m.now().Sub(refreshed) < refreshTime {
+			m.complete(ctx)
+			continue
+		}
+		refreshed = m.now()
 		for at, is := range m.issuers() {
 			c, cancel := context.WithTimeout(ctx, 10*time.Second)
 			if err := m.refresh(c, at); err != nil {
@@ -315,6 +329,21 @@ func (m *metadata) run(ctx context.Context) error {
 			}
 			cancel()
 		}
+	}
+}
+
+// complete asks again for backup keys that could not be had.
+func (m *metadata) complete(ctx context.Context) {
+	for _, is := range m.issuers() {
+		if !is.bare {
+			continue
+		}
+		c, cancel := context.WithTimeout(ctx, 5*time.Second)
+		again := *is
+		if err := m.put(c, &again); err != nil {
+			m.tenant.log.Error("the key set is not published anew", "tenant", m.tenant.Name, "error", err)
+		}
+		cancel()
 	}
 }
 

@@ -35,7 +35,7 @@ func (g *Gateway) serveMetadata(w http.ResponseWriter, r *http.Request, t *Tenan
 }
 
 // notice adopts the issuer of a path whose clients never asked for metadata: the tenant's root, or a Keycloak realm. It
-// is true where one was adopted.
+// is true where it is known now; another request may have brought that about a moment ago.
 func (g *Gateway) notice(r *http.Request, t *Tenant) bool {
 	if r.Method != http.MethodPost {
 		return false
@@ -46,7 +46,7 @@ func (g *Gateway) notice(r *http.Request, t *Tenant) bool {
 			at = "/realms/" + realm + wellKnown
 		}
 	}
-	return t.meta.issuers()[at] == nil && t.meta.adopt(r.Context(), at) != nil
+	return t.meta.adopt(r.Context(), at) != nil
 }
 
 func (g *Gateway) serveDiscovery(w http.ResponseWriter, r *http.Request, is *issuer) {
