@@ -120,16 +120,17 @@ func TestSlowHeadersAreCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := ln.dial()
-		defer c.Close()
 		began := time.Now()
-		go func() {
+		var writing sync.WaitGroup
+		defer func() { c.Close(); writing.Wait() }()
+		writing.Go(func() {
 			for _, b := range []byte("GET / HTTP/1.1\r\nX-Slow: " + strings.Repeat("s", 1000)) {
 				if _, err := c.Write([]byte{b}); err != nil {
 					return
 				}
 				time.Sleep(time.Second)
 			}
-		}()
+		})
 		io.Copy(io.Discard, c)
 		if took := time.Since(began); took > headerTime+time.Second {
 			t.Errorf("cut after %v", took)
