@@ -61,7 +61,9 @@ func (g *Gateway) IssuerStates(tenant string) []IssuerState {
 func (g *Gateway) Tenants() []*Tenant { return g.c.Tenants }
 
 // Queue says how many approved exchanges wait to be learned, and how many may.
-func (g *Gateway) Queue() (waiting, most int) { return len(g.learner.queue), cap(g.learner.queue) }
+func (g *Gateway) Queue() (waiting, most int) {
+	return int(g.learner.waiting.Load()), cap(g.learner.queue)
+}
 
 // AcceptKeys ends the hold of an issuer's vanished keys: its key set is right as it is. It returns how many were given up.
 func (g *Gateway) AcceptKeys(ctx context.Context, tenant, issuer string) (int, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,8 +17,9 @@ import (
 // learner seals what the primary approved and gives it to the backup, behind the clients' backs: a full queue drops
 // and counts, and no sign-in waits.
 type learner struct {
-	g     *Gateway
-	queue chan *lesson
+	g       *Gateway
+	queue   chan *lesson
+	waiting atomic.Int64 // exchanges that are not yet kept: queued, being sealed, or on their way to the backup
 }
 
 // lesson is one approved exchange on its way to the backup.
@@ -43,9 +45,11 @@ func (l *learner) offer(t *trip, o *outcome, held string) {
 		return
 	}
 	mine := *t // the request goes on with its own
+	l.waiting.Add(1)
 	select {
 	case l.queue <- &lesson{t: &mine, o: o, sent: t.sent, held: held}:
 	default:
+		l.waiting.Add(-1)
 		l.g.Counts.Unlearned(t.v.tenant.Name, "queue_full")
 	}
 }
@@ -82,6 +86,8 @@ func (l *learner) batch(ctx context.Context, x *lesson) (ms []*backup.Learned) {
 	for {
 		if m := l.seal(ctx, x); m != nil {
 			ms = append(ms, m)
+		} else {
+			l.waiting.Add(-1)
 		}
 		if len(ms) == learnBatch {
 			return ms
@@ -99,6 +105,7 @@ func (l *learner) keep(ctx context.Context, ms []*backup.Learned) {
 	if len(ms) == 0 {
 		return
 	}
+	defer l.waiting.Add(-int64(len(ms)))
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	outs, err := l.g.c.Backup.Learn(ctx, ms)

@@ -197,7 +197,7 @@ func TestWhatDoesNotOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "sealing_key", "put the file back"},
-		{"a sealing key that others can read", func(t *testing.T, n *node) {
+		{"a readable sealing key", func(t *testing.T, n *node) {
 			if err := os.Chmod(n.data()+".key", 0o644); err != nil {
 				t.Fatal(err)
 			}
