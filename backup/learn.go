@@ -291,7 +291,7 @@ func (s *Service) Refused(ctx context.Context, r *Refused) error {
 			return err
 		}
 	}
-	if err := s.Sessions.KV.Apply(ctx, &b, store.Durable); err != nil {
+	if err := s.Sessions.KV.Apply(context.WithoutCancel(ctx), &b, store.Durable); err != nil {
 		s.stop(r.Tenant, err)
 		return fmt.Errorf("keep a refusal: %w", err)
 	}

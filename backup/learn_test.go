@@ -303,3 +303,20 @@ func TestAReplyThatCannotBeJudgedUndoesNothing(t *testing.T) {
 	r.learn(m)
 	r.want("rt", "not_learned")
 }
+
+// A caller who goes away neither undoes a revocation nor makes the backup stop: that is no failure of the store.
+func TestACallerWhoGoesAwayDoesNotStopTheBackup(t *testing.T) {
+	r := newRig(t)
+	r.learn(r.learned("alice", "", r.now.Add(-time.Hour)), r.learned("rt", "", r.now.Add(-time.Hour)))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	m := session.Mark{Of: session.OfGrant, ID: session.NewID(), Final: true, At: r.now.UnixNano(), Cause: "operator"}
+	if err := r.Mark(ctx, tenant, m); err != nil {
+		t.Error(err)
+	}
+	if err := r.Refused(ctx, &backup.Refused{Tenant: tenant, Lookup: r.artifact("alice").Lookup, Client: r.Sessions.Seal.Pseudonym("client", tenant, iss, "app"), Error: "invalid_grant", Sent: r.now.UnixNano()}); err != nil {
+		t.Error(err)
+	}
+	r.want("rt", "")
+	r.want("alice", "refused_by_primary")
+}

@@ -198,7 +198,7 @@ func (s *Service) superseded(ctx context.Context, a *attempt) *flow.Refusal {
 		// Reuse detection (RFC 9700, section 4.14.2): one of the two who hold a token of this grant stole it.
 		if !a.play.Shadow {
 			m := session.Mark{Of: session.OfGrant, ID: d.Grant, Final: true, At: a.now.UnixNano(), Cause: "reuse"}
-			if err := s.Sessions.Mark(ctx, a.play.Tenant, m); err != nil {
+			if err := s.Sessions.Mark(context.WithoutCancel(ctx), a.play.Tenant, m); err != nil {
 				s.stop(a.play.Tenant, err)
 				return flow.NotNow("marks_unwritable")
 			}

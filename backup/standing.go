@@ -65,6 +65,7 @@ func (s *Service) Step(ctx context.Context, tenant string, lookup session.ID, at
 
 // Mark keeps marks durably; when it returns nil they hold everywhere.
 func (s *Service) Mark(ctx context.Context, tenant string, ms ...session.Mark) error {
+	ctx = context.WithoutCancel(ctx) // a caller who goes away does not undo a revocation, and is no failure of the store
 	if err := s.Sessions.Mark(ctx, tenant, ms...); err != nil {
 		s.stop(tenant, err)
 		return fmt.Errorf("keep a revocation: %w", err)
