@@ -109,7 +109,7 @@ type Timeouts struct {
 	Dial     time.Duration // connection and handshake [500 ms]
 	Standing time.Duration // it stands before every known sign-in [250 ms]
 	Play     time.Duration // [2 s]
-	Write    time.Duration // Refused, MarkGrant, Mark, Step [2 s]
+	Write    time.Duration // Refused, MarkGrant, Mark, Step [8 s: a revocation waits for a slow disk]
 	Learn    time.Duration // one batch, behind the clients' backs [10 s]
 	Keys     time.Duration // [2 s]
 	Probe    time.Duration // between two questions whether the backup is back [250 ms]
@@ -120,7 +120,7 @@ func (t Timeouts) withDefaults() Timeouts {
 		v *time.Duration
 		d time.Duration
 	}{
-		{&t.Dial, 500 * time.Millisecond}, {&t.Standing, 250 * time.Millisecond}, {&t.Play, 2 * time.Second}, {&t.Write, 2 * time.Second},
+		{&t.Dial, 500 * time.Millisecond}, {&t.Standing, 250 * time.Millisecond}, {&t.Play, 2 * time.Second}, {&t.Write, 8 * time.Second},
 		{&t.Learn, 10 * time.Second}, {&t.Keys, 2 * time.Second}, {&t.Probe, 250 * time.Millisecond},
 	} {
 		if *d.v <= 0 {
