@@ -55,6 +55,7 @@ type Store struct {
 	successors marked
 	habits     kept[Habit]
 	secrets    kept[Secret]
+	doors      kept[Door] // not those of access tokens: they are many, and seldom asked for
 }
 
 // ErrNoRecord says that nothing is remembered for an artifact.
@@ -63,6 +64,9 @@ var ErrNoRecord = errors.New("no record")
 // Door returns what is kept of an artifact, or ErrNoRecord.
 func (s *Store) Door(tenant string, lookup ID) (*Door, error) {
 	k := doorPlace(tenant, lookup)
+	if d, ok := s.doors.get(k); ok {
+		return &d, nil // a copy: callers set its members
+	}
 	e, err := s.KV.Get(k)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, ErrNoRecord
@@ -74,6 +78,9 @@ func (s *Store) Door(tenant string, lookup ID) (*Door, error) {
 	if err := s.Seal.unsealCBOR(k, e.Value, &d); err != nil {
 		return nil, fmt.Errorf("load a door: %w", err)
 	}
+	if d.Kind != AccessToken {
+		s.doors.read(k, int64(e.Version), d)
+	}
 	return &d, nil
 }
 
@@ -83,6 +90,9 @@ func (s *Store) PutDoor(b *store.Batch, tenant string, lookup ID, version int64,
 	v, err := s.Seal.sealCBOR(k, d)
 	if err != nil {
 		return fmt.Errorf("keep a door: %w", err)
+	}
+	if d.Kind != AccessToken {
+		s.doors.put(k, version, *d)
 	}
 	b.Raise(k, uint64(version), v)
 	b.Put(place(spaceExpiry, tenant, hourKey(hourOf(d.Expires())+1), lookup[:]), nil)

@@ -194,6 +194,7 @@ func (s *Store) sweepDoors(ctx context.Context, tenant []byte, now time.Time, co
 		}
 		b.Delete(key)
 		b.Forget(k, e.Version)
+		s.doors.forget(k, int64(e.Version))
 		*count++
 		if d.Superseded != 0 && d.Kind != AccessToken && !d.Record.Zero() {
 			// The artifacts that share a record are superseded together.
