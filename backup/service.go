@@ -47,6 +47,7 @@ type attempt struct {
 	flow   flow.Flow
 	door   *session.Door
 	record *session.Record
+	data   []byte // the record's data key
 	rule   string
 	keys   []string
 	now    time.Time
@@ -213,7 +214,11 @@ func (s *Service) superseded(ctx context.Context, a *attempt) *flow.Refusal {
 
 // open opens the record with the artifact's key; for a confidential client this is where its secret is proved.
 func (s *Service) open(_ context.Context, a *attempt) *flow.Refusal {
-	r, err := s.Sessions.Open(a.play.Tenant, a.play.Artifact.Lookup, a.door, a.play.Artifact.Key)
+	var r *session.Record
+	data, err := a.door.Unwrap(a.play.Tenant, a.play.Artifact.Lookup, a.play.Artifact.Key)
+	if err == nil {
+		r, err = s.Sessions.Record(a.play.Tenant, a.door, data)
+	}
 	switch {
 	case errors.Is(err, session.ErrNoRecord):
 		return flow.NotNow("no_record")
@@ -226,7 +231,7 @@ func (s *Service) open(_ context.Context, a *attempt) *flow.Refusal {
 	if r.Tenant != a.play.Tenant || r.Issuer != a.play.Issuer || a.door.Kind == session.RefreshToken && r.Client != a.play.Client.ID {
 		return flow.NotNow("record_mismatch")
 	}
-	a.record = r
+	a.record, a.data = r, data
 	return nil
 }
 
@@ -291,12 +296,8 @@ func (s *Service) keepIssued(ctx context.Context, a *attempt, issued []flow.Issu
 	for _, t := range issued {
 		look := s.Sessions.Seal.Lookup(t.Kind, a.play.Tenant, a.play.Issuer, t.Value)
 		to := session.ArtifactKeys{Kind: t.Kind, Lookup: look, Key: s.Sessions.Seal.ArtifactKey(t.Kind, a.play.Tenant, a.play.Issuer, "", t.Value, nil)}
-		wrapped, err := session.Rewrap(a.play.Tenant, a.door, a.play.Artifact.Lookup, a.play.Artifact.Key, to)
-		if err != nil {
-			return err
-		}
 		d := *a.door
-		d.Kind, d.Wrapped, d.Ends = t.Kind, wrapped, t.Ends.UnixNano()
+		d.Kind, d.Wrapped, d.Ends = t.Kind, session.Wrap(a.play.Tenant, a.data, to), t.Ends.UnixNano()
 		if err := s.Sessions.PutDoor(&b, a.play.Tenant, look, a.now.UnixNano(), &d); err != nil {
 			return err
 		}

@@ -149,8 +149,9 @@ type visit struct {
 	request  *flow.Request
 	flow     flow.Flow
 	exchange flow.Exchange
-	odd      string // why the request's spelling is not plain, "" where it is
-	json     bool   // the parameters came as JSON
+	odd      string        // why the request's spelling is not plain, "" where it is
+	json     bool          // the parameters came as JSON
+	refusal  *flow.Refusal // the backup's, where it was asked: it is not asked again for the same request
 }
 
 // find finds issuer and endpoint by the request's path.

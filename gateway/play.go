@@ -38,8 +38,17 @@ type played struct {
 // settles says whether the primary need not be asked, or waited for, any more.
 func (p played) settles() bool { return p.no == nil || p.no.Definite }
 
-// play asks the backup.
+// play asks the backup, once: what it has refused it refuses again for as long as the request lasts.
 func (t *trip) play(ctx context.Context, trigger string) played {
+	if no := t.v.refusal; no != nil {
+		return played{t.refuse(no), no}
+	}
+	p := t.playNow(ctx, trigger)
+	t.v.refusal = p.no
+	return p
+}
+
+func (t *trip) playNow(ctx context.Context, trigger string) played {
 	if !t.prove() {
 		no := flow.NotNow("limited")
 		no.Definite = true // the primary is not asked in its place

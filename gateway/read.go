@@ -20,7 +20,7 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request, v *visit) bool {
 	if r.Method != http.MethodPost && v.endpoint != flow.UserInfo {
 		return true // nothing that the backup could answer
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBody))
+	body, err := readAll(http.MaxBytesReader(w, r.Body, maxRequestBody), min(r.ContentLength, maxRequestBody))
 	if err != nil {
 		var large *http.MaxBytesError
 		no := flow.No("body_not_received", http.StatusBadRequest, "invalid_request")

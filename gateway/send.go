@@ -65,7 +65,7 @@ func exchange(rt http.RoundTripper, out *http.Request, e flow.Endpoint) (*outcom
 	defer resp.Body.Close()
 	// A copy: the proxy goes on changing the reply's own.
 	o.sent, o.status, o.header = true, resp.StatusCode, resp.Header.Clone()
-	o.body, err = io.ReadAll(io.LimitReader(resp.Body, maxReplyBody+1))
+	o.body, err = readAll(io.LimitReader(resp.Body, maxReplyBody+1), resp.ContentLength)
 	switch {
 	case err != nil:
 		o.err = err
@@ -76,6 +76,16 @@ func exchange(rt http.RoundTripper, out *http.Request, e flow.Endpoint) (*outcom
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(o.body))
 	return o, resp
+}
+
+// readAll reads to the end; told is how long the body says it is, -1 where it does not.
+func readAll(r io.Reader, told int64) ([]byte, error) {
+	if told < 0 || told > maxReplyBody {
+		return io.ReadAll(r)
+	}
+	b := bytes.NewBuffer(make([]byte, 0, told+bytes.MinRead)) // no byte is copied where it says the truth
+	_, err := b.ReadFrom(r)
+	return b.Bytes(), err
 }
 
 // probe does a real exchange with the token endpoint that no attack protection counts: a grant type that nobody

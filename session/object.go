@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 
@@ -31,21 +30,16 @@ const (
 // ErrObject is wrapped by every complaint of ParseObject. It never carries the text.
 var ErrObject = errors.New("not a JSON object that is taken here")
 
-// ParseObject parses one JSON object of at most 1 MiB, 512 members and 32 levels, in which no name occurs twice.
+// ParseObject parses one JSON object of at most 1 MiB, 512 members and 32 levels, in which no name occurs twice. The object
+// shares b, which must not change any more.
 func ParseObject(b []byte) (Object, error) {
 	if len(b) > maxObjectBytes {
 		return nil, fmt.Errorf("%w: %d bytes", ErrObject, len(b))
 	}
-	d := jsontext.NewDecoder(bytes.NewReader(b))
-	whole, err := d.ReadValue()
-	if err != nil || whole.Kind() != '{' {
-		return nil, fmt.Errorf("%w: it is not well-formed, or a name occurs twice", ErrObject)
+	if v := jsontext.Value(b); !v.IsValid() || v.Kind() != '{' {
+		return nil, fmt.Errorf("%w: it is not well-formed, a name occurs twice, or something follows it", ErrObject)
 	}
-	whole = bytes.Clone(whole)
-	if _, err := d.ReadToken(); err != io.EOF {
-		return nil, fmt.Errorf("%w: something follows it", ErrObject)
-	}
-	return split(whole)
+	return split(b[skip(b, 0):])
 }
 
 // split cuts a well-formed JSON object into its members, which share its bytes.

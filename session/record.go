@@ -157,11 +157,16 @@ func Seal(r *Record, artifacts ...ArtifactKeys) (*Sealed, error) {
 	return out, nil
 }
 
-// Rewrap returns another artifact's way into the record behind a door that key opens.
-func Rewrap(tenant string, d *Door, lookup ID, key []byte, to ArtifactKeys) ([]byte, error) {
+// Unwrap returns the data key of the record behind a door. The error wraps ErrSealed where the key is not the door's.
+func (d *Door) Unwrap(tenant string, lookup ID, key []byte) ([]byte, error) {
 	data, err := OpenUnder(key, doorPlace(tenant, lookup), d.Wrapped)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open a door: %w", err)
 	}
-	return SealUnder(to.Key, doorPlace(tenant, to.Lookup), data), nil
+	return data, nil
+}
+
+// Wrap returns another artifact's way to a data key.
+func Wrap(tenant string, data []byte, to ArtifactKeys) []byte {
+	return SealUnder(to.Key, doorPlace(tenant, to.Lookup), data)
 }

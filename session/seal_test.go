@@ -194,19 +194,19 @@ func TestAnUnknownFormatIsRefused(t *testing.T) {
 	}
 }
 
-func TestRewrap(t *testing.T) {
+func TestWrap(t *testing.T) {
 	s := opened(t)
 	lookup, key, d := remembered(t, s, tenant, "token", start)
 	to := ArtifactKeys{Kind: AccessToken, Lookup: ID{5}, Key: bytes.Repeat([]byte{5}, 32)}
-	wrapped, err := Rewrap(tenant, &d, lookup, key, to)
+	data, err := d.Unwrap(tenant, lookup, key)
 	must(t, err)
 	d2 := d
-	d2.Wrapped = wrapped
+	d2.Wrapped = Wrap(tenant, data, to)
 	if r, err := s.Open(tenant, to.Lookup, &d2, to.Key); err != nil || r.Subject != "alice" {
 		t.Error(err)
 	}
-	if _, err := Rewrap(tenant, &d, lookup, to.Key, to); !errors.Is(err, ErrSealed) {
-		t.Error("rewrapped with a key that does not open:", err)
+	if _, err := d.Unwrap(tenant, lookup, to.Key); !errors.Is(err, ErrSealed) {
+		t.Error("unwrapped with a key that does not open:", err)
 	}
 	if _, err := s.Open(tenant, lookup, &d2, to.Key); !errors.Is(err, ErrSealed) {
 		t.Error("opened in the other's place:", err)

@@ -115,10 +115,15 @@ func (s *Store) DropRecord(b *store.Batch, tenant string, d *Door) {
 
 // Open opens the record behind a door. The error wraps ErrSealed where the key is not the door's.
 func (s *Store) Open(tenant string, lookup ID, d *Door, key []byte) (*Record, error) {
-	data, err := OpenUnder(key, doorPlace(tenant, lookup), d.Wrapped)
+	data, err := d.Unwrap(tenant, lookup, key)
 	if err != nil {
-		return nil, fmt.Errorf("open a door: %w", err)
+		return nil, err
 	}
+	return s.Record(tenant, d, data)
+}
+
+// Record opens the record behind a door with the data key that the door wraps.
+func (s *Store) Record(tenant string, d *Door, data []byte) (*Record, error) {
 	e, err := s.KV.Get(place(spaceRecord, tenant, hourKey(d.Hour), d.Record[:]))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, ErrNoRecord

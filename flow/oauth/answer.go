@@ -104,7 +104,7 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 		}
 		switch m.Name {
 		case "access_token":
-			m.Value = session.Quote(accessToken)
+			m.Value = inQuotes(accessToken)
 		case "refresh_token":
 			m.Value = session.Quote(p.Fill)
 			reply.Fill = p.Fill
@@ -120,7 +120,7 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 			if err != nil {
 				return nil, flow.NotNow("keys_unavailable")
 			}
-			m.Value = session.Quote(t)
+			m.Value = inQuotes(t)
 		case "expires_in", "ext_expires_in", "refresh_expires_in", "refresh_token_expires_in":
 			if n, ok := rec.Response.Number(m.Name); ok && m.Value[0] != '"' {
 				m.Value = strconv.AppendInt(nil, seen.Steady(m.Name, n), 10)
@@ -132,6 +132,12 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	}
 	reply.Body = out.Append(make([]byte, 0, 512+len(accessToken)*5/2))
 	return reply, nil
+}
+
+// inQuotes is JSON text of a token that was made here, in which nothing needs an escape.
+func inQuotes(token string) []byte {
+	b := make([]byte, 0, len(token)+2)
+	return append(append(append(b, '"'), token...), '"')
 }
 
 func members(s *session.Shape) []string {
