@@ -47,6 +47,5 @@ func (p *Pages) FormPost(w http.ResponseWriter, r *http.Request, f FormPost) err
 		Parameters: f.Parameters,
 		Script:     template.JS(p.submit.text),
 	}
-	w.Header().Set("Referrer-Policy", "strict-origin")
-	return p.write(w, http.StatusOK, t.Tag, "formpost.html", view, "; script-src "+p.submit.source)
+	return p.write(w, http.StatusOK, t.Tag, "formpost.html", view, "strict-origin", "; script-src "+p.submit.source)
 }

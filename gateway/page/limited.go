@@ -44,9 +44,9 @@ func (p *Pages) Limited(w http.ResponseWriter, r *http.Request, l Limited) error
 	view := struct {
 		sheet
 		Lead, Reason, Wait string
-		Applications       []Link
+		Applications       []anchor
 		Again              string
-		Contact            Link
+		Contact            anchor
 	}{
 		sheet:        p.sheet(t, r, t.Limited, l.Tenant, l.ID),
 		Reason:       t.reason(l.Reason),
@@ -63,7 +63,7 @@ func (p *Pages) Limited(w http.ResponseWriter, r *http.Request, l Limited) error
 	w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	// The way back is a link and no form: Chromium holds form-action against every redirect that follows a form, and
 	// this one is to end at the application.
-	return p.write(w, http.StatusServiceUnavailable, t.Tag, "limited.html", view, "; form-action 'none'")
+	return p.write(w, http.StatusServiceUnavailable, t.Tag, "limited.html", view, "no-referrer", "; form-action 'none'")
 }
 
 // wait returns whole seconds between base and half as much again.

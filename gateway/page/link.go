@@ -21,8 +21,8 @@ const (
 )
 
 // links keeps the applications that can be shown as links, in their order, the first 50 of them.
-func links(as []Application) []Link {
-	var ls []Link
+func links(as []Application) []anchor {
+	var ls []anchor
 	for _, a := range as {
 		if l, ok := link(a); ok && len(ls) < maxLinks {
 			ls = append(ls, l)
@@ -31,15 +31,15 @@ func links(as []Application) []Link {
 	return ls
 }
 
-// Link is an application whose URL has passed. Host stands beside the name, so that a name cannot lie about it.
-type Link struct{ Name, URL, Host string }
+// anchor is an application whose URL has passed. Host stands beside the name, so that a name cannot lie about it.
+type anchor struct{ Name, URL, Host string }
 
-func link(a Application) (Link, bool) {
+func link(a Application) (anchor, bool) {
 	u, ok := web(a.URL)
 	if !ok {
-		return Link{}, false
+		return anchor{}, false
 	}
-	l := Link{Name: clean(a.Name, 80), URL: u.String(), Host: clean(u.Host, 80)}
+	l := anchor{Name: clean(a.Name, 80), URL: u.String(), Host: clean(u.Host, 80)}
 	if l.Name == "" {
 		l.Name, l.Host = l.Host, ""
 	}
@@ -97,16 +97,16 @@ func again(s string) string {
 
 // contact returns the text of a tenant's contact and where it leads; a contact that is neither a mail address nor a
 // URL leads nowhere. The mail's subject is the id to quote.
-func contact(s, id string) Link {
+func contact(s, id string) anchor {
 	text := clean(s, 200)
 	if u, ok := web(text); ok {
-		return Link{Name: text, URL: u.String()}
+		return anchor{Name: text, URL: u.String()}
 	}
 	a, err := mail.ParseAddress(text)
 	if err != nil || a.Address != text || strings.ContainsAny(text, `?&#%/:"`) {
-		return Link{Name: text}
+		return anchor{Name: text}
 	}
-	l := Link{Name: text, URL: "mailto:" + text}
+	l := anchor{Name: text, URL: "mailto:" + text}
 	if id != "" {
 		l.URL += "?subject=" + strings.ReplaceAll(url.QueryEscape(id), "+", "%20")
 	}

@@ -90,7 +90,7 @@ func (p *Pages) sheet(t texts, r *http.Request, title, tenant, id string) sheet 
 
 // write sends the page whole, or returns an error and has sent nothing. More is what the page adds to the
 // Content-Security-Policy, each part beginning with "; ".
-func (p *Pages) write(w http.ResponseWriter, status int, lang, name string, view any, more string) error {
+func (p *Pages) write(w http.ResponseWriter, status int, lang, name string, view any, referrer, more string) error {
 	var b bytes.Buffer
 	if err := p.templates[name].ExecuteTemplate(&b, "layout.html", view); err != nil {
 		return fmt.Errorf("draw %s: %w", name, err)
@@ -103,9 +103,7 @@ func (p *Pages) write(w http.ResponseWriter, status int, lang, name string, view
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src "+p.style.source+"; frame-ancestors 'none'; base-uri 'none'"+more)
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if h.Get("Referrer-Policy") == "" {
-		h.Set("Referrer-Policy", "no-referrer")
-	}
+	h.Set("Referrer-Policy", referrer)
 	h.Add("Vary", "Accept-Language")
 	w.WriteHeader(status)
 	_, _ = w.Write(b.Bytes()) // an error here is the client's: it has gone

@@ -31,7 +31,7 @@ func (p *Pages) SignedOut(w http.ResponseWriter, r *http.Request, s SignedOut) e
 		sheet
 		Lead         string
 		Told, Untold []string
-		Back         Link
+		Back         anchor
 		BackText     string
 		Frames       []string
 	}{sheet: p.sheet(t, r, t.SignedOut, s.Tenant, s.ID), Told: names(s.Told), Untold: names(s.Untold)}
@@ -54,7 +54,7 @@ func (p *Pages) SignedOut(w http.ResponseWriter, r *http.Request, s SignedOut) e
 	if len(origins) > 0 {
 		more += "; frame-src " + strings.Join(origins, " ")
 	}
-	return p.write(w, http.StatusOK, t.Tag, "signedout.html", view, more)
+	return p.write(w, http.StatusOK, t.Tag, "signedout.html", view, "no-referrer", more)
 }
 
 // Frameable says whether the page can load that front-channel logout URI; an application whose URI it cannot belongs
