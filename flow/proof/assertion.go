@@ -32,16 +32,6 @@ type Assertion struct {
 
 const maxAssertion = 16 << 10
 
-func assertions() kind {
-	return kind{
-		// draft-ietf-oauth-rfc7523bis names a type of its own; most clients write JWT or none.
-		maxBytes: maxAssertion, types: []string{"", "jwt", "client-authentication+jwt"}, keyMember: "jwk",
-		malformed: AssertionMalformed, typ: AssertionType, header: AssertionHeader, alg: AssertionAlg,
-		keyUnknown: AssertionKeyUnknown, signature: AssertionSignature, audience: AssertionAudience,
-		expired: AssertionExpired, early: AssertionEarly, id: AssertionID,
-	}
-}
-
 // PrivateKeyJWT verifies an assertion by the client's registered keys. Errors wrap an Assertion code.
 func (a Assertions) PrivateKeyJWT(assertion string, keys *ClientKeys, now time.Time) (*Assertion, error) {
 	return a.verify(assertion, asymmetric(), now, func(j *jws) error { return j.signedByOne(keys) })
@@ -59,7 +49,10 @@ func (a Assertions) ClientSecretJWT(assertion string, secret Secret, now time.Ti
 }
 
 func (a Assertions) verify(assertion string, family []string, now time.Time, signed func(*jws) error) (*Assertion, error) {
-	j, err := assertions().read(assertion)
+	j, err := kind{
+		// draft-ietf-oauth-rfc7523bis names a type of its own; most clients write JWT or none.
+		name: "assertion", maxBytes: maxAssertion, types: []string{"", "jwt", "client-authentication+jwt"}, keyMember: "jwk",
+	}.read(assertion)
 	if err != nil {
 		return nil, err
 	}

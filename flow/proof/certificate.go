@@ -6,7 +6,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"net/netip"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -49,7 +50,7 @@ func (c *Certificate) Thumbprint() string {
 // configured one has one name (RFC 8705, section 2.1.2). A learned one has all that the certificate had, because which of
 // them the primary looks at does not show: the subject may be the same for every client of a company.
 type Subject struct {
-	DN    string   `json:"dn,omitempty"` // RFC 4514: the most specific name first
+	DN    string   `json:"dn,omitempty"` // as RFC 4514 has it, exactly: CN=client,O=Example,C=DE
 	DNS   []string `json:"dns,omitempty"`
 	URI   []string `json:"uri,omitempty"`
 	IP    []string `json:"ip,omitempty"`
@@ -59,11 +60,7 @@ type Subject struct {
 // Subject returns everything that the certificate names, to be learned. Errors wrap [CertificateSubject] where it names
 // nothing, or something that could not be compared again.
 func (c *Certificate) Subject() (Subject, error) {
-	names := rdns(c.x509.RawSubject)
-	s := Subject{DNS: slices.Clone(c.x509.DNSNames), Email: slices.Clone(c.x509.EmailAddresses)}
-	if len(names) > 0 {
-		s.DN = names.String()
-	}
+	s := Subject{DN: dn(c.x509.RawSubject), DNS: slices.Clone(c.x509.DNSNames), Email: slices.Clone(c.x509.EmailAddresses)}
 	for _, u := range c.x509.URIs {
 		s.URI = append(s.URI, u.String())
 	}
@@ -86,44 +83,26 @@ func (c *Certificate) TLSClientAuth(want Subject, now time.Time) error {
 }
 
 func (c *Certificate) names(want Subject) error {
-	refuse := CertificateSubject.because("the client certificate is of another subject, or of one that cannot be compared")
-	given := len(want.DNS) + len(want.URI) + len(want.IP) + len(want.Email)
-	if want.DN != "" {
-		given++
-		dn, err := parseDN(want.DN)
-		if have, ok := canonical(rdns(c.x509.RawSubject)); err != nil || !ok || !slices.Equal(dn, have) {
-			return refuse
-		}
-	}
-	all := func(want []string, has func(string) bool) bool {
-		return !slices.ContainsFunc(want, func(s string) bool { return s == "" || !has(s) })
-	}
 	x := c.x509
-	if given == 0 ||
-		!all(want.DNS, func(s string) bool {
-			return slices.ContainsFunc(x.DNSNames, func(have string) bool { return strings.EqualFold(s, have) })
-		}) ||
-		!all(want.URI, func(s string) bool {
-			for _, u := range x.URIs {
-				if u.String() == s {
-					return true
-				}
-			}
-			return false
-		}) ||
-		!all(want.IP, func(s string) bool {
-			a, err := netip.ParseAddr(s)
-			for _, ip := range x.IPAddresses {
-				if have, ok := netip.AddrFromSlice(ip); ok && err == nil && have == a {
-					return true
-				}
-			}
-			return false
-		}) ||
-		!all(want.Email, func(s string) bool { return slices.Contains(x.EmailAddresses, s) }) {
-		return refuse
+	given := len(want.DNS) + len(want.URI) + len(want.IP) + len(want.Email) + len(want.DN)
+	if given == 0 || want.DN != "" && want.DN != dn(x.RawSubject) ||
+		!all(want.DNS, x.DNSNames, strings.EqualFold) ||
+		!all(want.URI, x.URIs, func(s string, u *url.URL) bool { return u.String() == s }) ||
+		!all(want.IP, x.IPAddresses, func(s string, ip net.IP) bool { return ip.Equal(net.ParseIP(s)) }) ||
+		!all(want.Email, x.EmailAddresses, func(s, have string) bool { return s == have }) {
+		return CertificateSubject.because("the client certificate has another subject, or none that can be compared")
 	}
 	return nil
+}
+
+// all says whether everything wanted is there.
+func all[T any](want []string, have []T, same func(string, T) bool) bool {
+	for _, w := range want {
+		if w == "" || !slices.ContainsFunc(have, func(h T) bool { return same(w, h) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // SelfSigned checks a certificate for self_signed_tls_client_auth (RFC 8705, section 2.2): its key must be among the

@@ -51,11 +51,7 @@ func (d DPoP) Check(h http.Header, now time.Time) (*Possession, error) {
 }
 
 func (d DPoP) check(proof string, now time.Time) (*Possession, error) {
-	j, err := kind{
-		maxBytes: maxDPoP, types: []string{"dpop+jwt"}, keyMember: "x5c",
-		malformed: DPoPMalformed, typ: DPoPType, header: DPoPHeader, alg: DPoPAlg, expired: DPoPExpired, early: DPoPEarly,
-		id: DPoPID,
-	}.read(proof)
+	j, err := kind{name: "dpop", maxBytes: maxDPoP, types: []string{"dpop+jwt"}, keyMember: "x5c"}.read(proof)
 	if err != nil {
 		return nil, err
 	}

@@ -21,15 +21,16 @@ import (
 	"understudy/session"
 )
 
-// kind is one kind of signed proof, and the codes with which it is refused. A code that is "" cannot occur.
+// kind is one kind of signed proof. Its codes begin with its name.
 type kind struct {
+	name     string
 	maxBytes int
 	types    []string // of typ, in lower case; "": none is needed
 	// keyMember is the one member with a key that the header may not have beside jku and x5u.
 	keyMember string
-
-	malformed, encrypted, typ, header, alg, keyUnknown, signature, audience, expired, early, id Code
 }
+
+func (k kind) refuse(rule, why string) error { return Code(k.name + "_" + rule).because(why) }
 
 // jws is a compact JWS whose form was checked, and nothing else yet.
 type jws struct {
@@ -50,11 +51,11 @@ func (k kind) read(s string) (*jws, error) {
 	refused := append([]string{"crit", "b64", "cty", "zip", "jku", "x5u"}, k.keyMember)
 	for _, name := range refused {
 		if j.header.Has(name) {
-			return nil, k.header.because("its header has " + name)
+			return nil, k.refuse("header", "its header has "+name)
 		}
 	}
 	if typ := j.typ(); !slices.Contains(k.types, typ) || typ == "" && j.header.Has("typ") {
-		return nil, k.typ.because("its typ is missing, or another")
+		return nil, k.refuse("type", "its typ is missing, or another")
 	}
 	return j, nil
 }
@@ -63,20 +64,20 @@ func (k kind) read(s string) (*jws, error) {
 // without spare bits, JSON objects in which no name occurs twice.
 func (k kind) split(s string) (*jws, error) {
 	if len(s) > k.maxBytes {
-		return nil, k.malformed.because("it is too long")
+		return nil, k.refuse("malformed", "it is too long")
 	}
 	parts := strings.SplitN(s, ".", 6)
-	if len(parts) == 5 && k.encrypted != "" {
-		return nil, k.encrypted.because("it is encrypted")
+	if len(parts) == 5 && k.name == requestObject {
+		return nil, RequestObjectEncrypted.because("only the primary can read it")
 	}
 	if len(parts) != 3 {
-		return nil, k.malformed.because("it is no JWS in compact form")
+		return nil, k.refuse("malformed", "it is no JWS in compact form")
 	}
 	header, err1 := object(parts[0])
 	claims, err2 := object(parts[1])
 	_, err3 := decode(parts[2])
 	if errors.Join(err1, err2, err3) != nil {
-		return nil, k.malformed.because("a part is not base64url, or not one JSON object in which each name occurs once")
+		return nil, k.refuse("malformed", "a part is not base64url, or not one JSON object in which each name occurs once")
 	}
 	return &jws{kind: k, raw: s, header: header, claims: claims, alg: header.Text("alg")}, nil
 }
@@ -106,7 +107,7 @@ func object(s string) (session.Object, error) {
 func (j *jws) allow(learned, family []string) error {
 	same := func(a string) bool { return a == j.alg || isEdDSA(a) && isEdDSA(j.alg) }
 	if !slices.Contains(family, j.alg) || !slices.ContainsFunc(learned, same) {
-		return j.kind.alg.because("its algorithm is none that was learned for the client")
+		return j.kind.refuse("alg", "its algorithm is none that was learned for the client")
 	}
 	return nil
 }
@@ -164,7 +165,7 @@ func fits(alg string, public crypto.PublicKey) bool {
 func (j *jws) signedByOne(keys *ClientKeys) error {
 	kid, tried := j.header.Text("kid"), false
 	if j.header.Has("kid") && kid == "" {
-		return j.kind.malformed.because("its kid is no string")
+		return j.kind.refuse("malformed", "its kid is no string")
 	}
 	for _, k := range keys.all() {
 		if kid != "" && k.id != "" && k.id != kid || !fits(j.alg, k.public) ||
@@ -176,9 +177,9 @@ func (j *jws) signedByOne(keys *ClientKeys) error {
 		}
 	}
 	if !tried {
-		return j.kind.keyUnknown.because("no registered key has its kid and its algorithm")
+		return j.kind.refuse("key_unknown", "no registered key has its kid and its algorithm")
 	}
-	return j.kind.signature.because("no registered key of the client made its signature")
+	return j.kind.refuse("signature", "no registered key of the client made its signature")
 }
 
 // date reads a NumericDate (RFC 7519, section 2), which may have a fraction. There is none where at is zero.
@@ -189,7 +190,7 @@ func (j *jws) date(name string) (at time.Time, err error) {
 	}
 	n, err := strconv.ParseFloat(string(v), 64)
 	if err != nil || v.Kind() != '0' || n < 1 || n > 253402300799 { // the year 9999
-		return time.Time{}, j.kind.malformed.because(name + " is no date")
+		return time.Time{}, j.kind.refuse("malformed", name+" is no date")
 	}
 	whole, part := math.Modf(n)
 	return time.Unix(int64(whole), int64(part*1e9)), nil
@@ -204,20 +205,11 @@ func (j *jws) times(now time.Time, leeway time.Duration) (exp, iat time.Time, er
 	case err != nil:
 		return exp, iat, err
 	case !exp.IsZero() && !now.Before(exp):
-		return exp, iat, j.kind.expired.because("it has expired")
+		return exp, iat, j.kind.refuse("expired", "it has expired")
 	case iat.After(now.Add(leeway)) || nbf.After(now.Add(leeway)):
-		return exp, iat, j.kind.early.because("it is not valid yet: compare the clocks")
+		return exp, iat, j.kind.refuse("early", "it is not valid yet: compare the clocks")
 	}
 	return exp, iat, nil
-}
-
-// text reads a claim that is a string where it is there.
-func (j *jws) text(name string) (string, error) {
-	v := j.claims.Get(name)
-	if v != nil && v.Kind() != '"' {
-		return "", j.kind.malformed.because(name + " is no string")
-	}
-	return j.claims.Text(name), nil
 }
 
 // audience reads aud: a string or an array of strings (RFC 7519, section 4.1.3).
@@ -228,7 +220,7 @@ func (j *jws) audience() ([]string, error) {
 	}
 	list := texts(v)
 	if len(list) == 0 {
-		return nil, j.kind.audience.because("it names no audience")
+		return nil, j.kind.refuse("audience", "it names no audience")
 	}
 	return list, nil
 }
@@ -256,7 +248,7 @@ const maxID = 1 << 10
 func (j *jws) jti(demanded bool) (string, error) {
 	id := j.claims.Text("jti")
 	if len(id) > maxID || id == "" && (demanded || j.claims.Has("jti")) {
-		return "", j.kind.id.because("its jti is missing, or not a string of 1 to 1024 bytes")
+		return "", j.kind.refuse("id", "its jti is missing, or not a string of 1 to 1024 bytes")
 	}
 	return id, nil
 }
@@ -273,9 +265,9 @@ type Claimed struct {
 }
 
 // Peek reads what a client assertion or a request object of at most 32 KiB says of itself. Errors wrap
-// [AssertionMalformed] or, for an encrypted one, [RequestObjectEncrypted].
+// [RequestObjectMalformed] or [RequestObjectEncrypted].
 func Peek(proof string) (Claimed, error) {
-	j, err := kind{maxBytes: maxRequestObject, malformed: AssertionMalformed, encrypted: RequestObjectEncrypted}.split(proof)
+	j, err := kind{name: requestObject, maxBytes: maxRequestObject}.split(proof)
 	if err != nil {
 		return Claimed{}, err
 	}

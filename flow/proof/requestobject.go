@@ -31,17 +31,16 @@ type RequestObject struct {
 // any other value that is no string is its JSON text.
 type Parameter struct{ Name, Value string }
 
-const maxRequestObject = 32 << 10
+const (
+	requestObject    = "request_object"
+	maxRequestObject = 32 << 10
+)
 
 // Verify verifies a request object by the client's registered keys. Errors wrap a RequestObject code;
 // [RequestObjectEncrypted] where only the primary can read it.
 func (r RequestObjects) Verify(object string, keys *ClientKeys, now time.Time) (*RequestObject, error) {
 	j, err := kind{
-		maxBytes: maxRequestObject, types: []string{"", "jwt", "oauth-authz-req+jwt"}, keyMember: "jwk",
-		malformed: RequestObjectMalformed, encrypted: RequestObjectEncrypted, typ: RequestObjectType,
-		header: RequestObjectHeader, alg: RequestObjectAlg, keyUnknown: RequestObjectKeyUnknown,
-		signature: RequestObjectSignature, audience: RequestObjectAudience, expired: RequestObjectExpired,
-		early: RequestObjectEarly, id: RequestObjectID,
+		name: requestObject, maxBytes: maxRequestObject, types: []string{"", "jwt", "oauth-authz-req+jwt"}, keyMember: "jwk",
 	}.read(object)
 	if err != nil {
 		return nil, err
