@@ -90,7 +90,7 @@ func Rules() []Rule {
 			}},
 		{"no_token", "a 200 of the token endpoint without access_token or token_type", health.Doubt, false,
 			func(o *outcome) bool {
-				return o.status == 200 && o.endpoint == flow.Token && (o.object.Text("access_token") == "" || o.object.Text("token_type") == "")
+				return o.status == 200 && o.endpoint == flow.Token && !(o.object.Filled("access_token") && o.object.Filled("token_type"))
 			}},
 	}
 }

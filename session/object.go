@@ -198,6 +198,12 @@ func (o Object) Has(name string) bool { return o.Get(name) != nil }
 // Text returns a member's value where it is a string, else "".
 func (o Object) Text(name string) string { return text(o.Get(name)) }
 
+// Filled says whether a member is a string that is not empty.
+func (o Object) Filled(name string) bool {
+	v := o.Get(name)
+	return len(v) > 2 && v[0] == '"'
+}
+
 // Number returns a member's value where it is a whole number (or a string of digits, which some providers send).
 func (o Object) Number(name string) (int64, bool) {
 	v := o.Get(name)

@@ -180,10 +180,10 @@ func tokenResponse(status int, h http.Header, o session.Object) error {
 	if t, _, err := mime.ParseMediaType(h.Get("Content-Type")); err != nil || t != "application/json" && !strings.HasSuffix(t, "+json") {
 		return replyError("not JSON by its type")
 	}
-	if o.Text("access_token") == "" {
+	if !o.Filled("access_token") {
 		return replyError("no access_token")
 	}
-	if o.Text("token_type") == "" {
+	if !o.Filled("token_type") {
 		return replyError("no token_type")
 	}
 	return nil
