@@ -43,18 +43,43 @@ type Outcome struct {
 	Alarm     string // something an operator must see
 }
 
-// Learn keeps what was learned, all of it in one durable batch, and says for each what became of it.
+// learnStep is how many exchanges are made ready while the ones before them are written.
+const learnStep = 64
+
+// Learn keeps what was learned, durably, and says for each what became of it. After an error some of it may be kept.
 func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 	b := &learning{doors: map[string]*session.Door{}}
-	out := make([]Outcome, len(ls))
-	for i, l := range ls {
-		o, err := s.learn(b, l)
-		if err != nil {
-			return nil, fmt.Errorf("learn: %w", err)
+	out := make([]Outcome, 0, len(ls))
+	written := make(chan error, 1) // by the step before
+	written <- nil
+	var err error
+	for len(out) < len(ls) && err == nil {
+		step := ls[len(out):min(len(out)+learnStep, len(ls))]
+		for _, l := range step {
+			var o Outcome
+			if o, err = s.learn(b, l); err != nil {
+				break
+			}
+			out = append(out, o)
 		}
-		out[i] = o
+		if w := <-written; err == nil {
+			err = w
+		}
+		if err != nil {
+			written <- nil
+			break
+		}
+		batch, when := b.Batch, store.Soon
+		b.Batch = store.Batch{}
+		if len(out) == len(ls) {
+			when = store.Durable // and with it the steps before, which lie before it in the log
+		}
+		go func() { written <- s.Sessions.KV.Apply(ctx, &batch, when) }()
 	}
-	if err := s.Sessions.KV.Apply(ctx, &b.Batch, store.Durable); err != nil {
+	if w := <-written; err == nil {
+		err = w
+	}
+	if err != nil {
 		return nil, fmt.Errorf("learn: %w", err)
 	}
 	return out, nil

@@ -81,9 +81,6 @@ func (s *Store) Mark(ctx context.Context, tenant string, ms ...Mark) error {
 
 func (s *Store) mark(tenant string, final bool, of What, id ID) (*Mark, error) {
 	k := markPlace(tenant, final, of, id)
-	if there, err := s.marks.has(s, k); err != nil || !there {
-		return nil, err
-	}
 	e, err := s.KV.Get(k)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -105,12 +102,20 @@ func (s *Store) mark(tenant string, final bool, of What, id ID) (*Mark, error) {
 // so, and the answer is no.
 func (s *Store) Blocking(tenant string, d *Door) ([]Mark, error) {
 	var out []Mark
+	hash := tenantHash(tenant)
 	for _, final := range [...]bool{true, false} {
 		for _, of := range [...]struct {
 			what What
 			id   ID
 		}{{OfTenant, ID{}}, {OfSubject, d.Subject}, {OfSession, d.Session}, {OfGrant, d.Grant}, {OfClient, d.Client}} {
 			if of.id.Zero() && of.what != OfTenant {
+				continue
+			}
+			there, err := s.marks.has(s, spaceMark, fingerprintOf(hash, finality(final), byte(of.what), of.id[:]))
+			if err != nil {
+				return nil, err
+			}
+			if !there {
 				continue
 			}
 			m, err := s.mark(tenant, final, of.what, of.id)

@@ -21,11 +21,15 @@ type marked struct {
 // fingerprint of a mark's key: the pseudonym in it is random enough. The tenant and what the mark is about are mixed in.
 func fingerprint(key []byte) uint64 {
 	n := len(key)
-	return binary.BigEndian.Uint64(key[n-16:]) ^ binary.BigEndian.Uint64(key[1:9]) ^ uint64(key[n-18])<<8 ^ uint64(key[n-17])
+	return fingerprintOf(key[1:9], key[n-18], key[n-17], key[n-16:])
 }
 
-func (m *marked) has(s *Store, key []byte) (bool, error) {
-	f := fingerprint(key)
+func fingerprintOf(tenant []byte, finality, what byte, id []byte) uint64 {
+	return binary.BigEndian.Uint64(id) ^ binary.BigEndian.Uint64(tenant) ^ uint64(finality)<<8 ^ uint64(what)
+}
+
+// has says whether something may lie at a place of the space, by the fingerprint of its key.
+func (m *marked) has(s *Store, space byte, f uint64) (bool, error) {
 	m.mu.RLock()
 	loaded := m.loaded
 	_, ok := m.places[f]
@@ -33,10 +37,10 @@ func (m *marked) has(s *Store, key []byte) (bool, error) {
 	if loaded {
 		return ok, nil
 	}
-	if err := m.load(s, key[0]); err != nil {
+	if err := m.load(s, space); err != nil {
 		return false, err
 	}
-	return m.has(s, key)
+	return m.has(s, space, f)
 }
 
 func (m *marked) add(s *Store, key []byte) error {

@@ -34,7 +34,7 @@ func SuccessorPlace(tenant string, lookup ID) []byte {
 // Successor returns what is kept for the old token's look-up, or nil.
 func (s *Store) Successor(tenant string, lookup ID) (*Successor, error) {
 	k := SuccessorPlace(tenant, lookup)
-	if there, err := s.successors.has(s, k); err != nil || !there {
+	if there, err := s.successors.has(s, spaceSuccessor, fingerprint(k)); err != nil || !there {
 		return nil, err
 	}
 	e, err := s.KV.Get(k)
