@@ -62,6 +62,7 @@ func TestAssertionClaims(t *testing.T) {
 		{"aud by case", with(a, "aud", strings.ToUpper(endpoint)), nil, AssertionAudience},
 		{"aud of another tenant", with(a, "aud", "https://login.example/realms/b/token"), nil, AssertionAudience},
 		{"no audience demanded", with(a, "aud", ""), func(a *Assertions) { a.Audiences = nil }, AssertionAudience},
+		{"an audience that is not known", with(a, "aud", ""), func(a *Assertions) { a.Audiences = []string{""} }, AssertionAudience},
 		{"RFC 7523, 3(4): no exp", with(a, "exp", nil), nil, AssertionLifetime},
 		{"RFC 7523, 3(4): exp is past", with(a, "exp", at(0)), nil, AssertionExpired},
 		{"RFC 7523, 3(4): exp is past by less than the leeway", with(a, "exp", at(-time.Second)), nil, AssertionExpired},
@@ -251,6 +252,9 @@ func TestAssertionAlgs(t *testing.T) {
 			is(t, err, "")
 			_, err = demanded(alg).PrivateKeyJWT(s, keysOf(jwk(key, "alg", alg)), now)
 			is(t, err, "")
+			forged := compact(alg, `{"alg":"`+alg+`"}`, text(with(assertion(), "jti", "id-2")), key)
+			_, err = demanded(alg).PrivateKeyJWT(forged[:strings.LastIndexByte(forged, '.')]+s[strings.LastIndexByte(s, '.'):], everybody, now)
+			is(t, err, AssertionSignature)
 			_, err = demanded().PrivateKeyJWT(s, everybody, now)
 			if alg != "RS256" {
 				is(t, err, AssertionAlg)
@@ -346,6 +350,13 @@ func TestAssertionOnce(t *testing.T) {
 	}
 	if strings.Contains(first, "id-1") || strings.Contains(first, client) {
 		t.Error("the key tells the jti or the client")
+	}
+}
+
+// The parts of a key do not run into each other.
+func TestOnceParts(t *testing.T) {
+	if string(once(now, "x", "a\x00\x00\x00\x00b", "c").Key) == string(once(now, "x", "a", "b\x00\x00\x00\x00c").Key) || string(once(now, "x", "a").Key) == string(once(now, "y", "a").Key) {
+		t.Error("two uses have one key")
 	}
 }
 

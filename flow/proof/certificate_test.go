@@ -98,6 +98,8 @@ func TestTLSClientAuth(t *testing.T) {
 	// Two clients of one company: what was learned of one does not take the other.
 	other := verified(clientCertificate(ecKey(), func(c *x509.Certificate) { c.URIs[0].Path = "/other" }))
 	is(t, other.TLSClientAuth(all, now), CertificateSubject)
+	empty := verified(clientCertificate(ecKey(), func(c *x509.Certificate) { c.URIs = []*url.URL{{}} }))
+	is(t, empty.TLSClientAuth(Subject{URI: []string{""}}, now), CertificateSubject)
 	// A certificate that names nothing teaches nothing.
 	_, err := verified(clientCertificate(ecKey(), func(c *x509.Certificate) {
 		c.Subject, c.DNSNames, c.EmailAddresses, c.URIs, c.IPAddresses = pkix.Name{}, nil, nil, nil, nil
@@ -193,7 +195,8 @@ func TestForwarded(t *testing.T) {
 		{"a private key", Forwarded{}, "X-Ssl-Client-Cert", []string{strings.ReplaceAll(esc, "CERTIFICATE", "PRIVATE%20KEY")}, CertificateMalformed},
 		{"a broken escape", Forwarded{}, "X-Ssl-Client-Cert", []string{esc + "%"}, CertificateMalformed},
 		{"no certificate in the PEM", Forwarded{}, "X-Ssl-Client-Cert", []string{nginx.Replace(asPEM([]byte("x")))}, CertificateMalformed},
-		{"huge", Forwarded{}, "X-Ssl-Client-Cert", []string{strings.Repeat("x", 40<<10)}, CertificateMalformed},
+		{"blanks behind it", Forwarded{}, "X-Ssl-Client-Cert", []string{esc + "%0A%0A"}, ""},
+		{"huge", Forwarded{}, "X-Ssl-Client-Cert", []string{esc + strings.Repeat("%0A", 12<<10)}, CertificateMalformed},
 		{"Envoy", Forwarded{Shape: XFCC}, "X-Forwarded-Client-Cert", []string{envoy}, ""},
 		{"Envoy appends: the rightmost counts", Forwarded{Shape: XFCC}, "X-Forwarded-Client-Cert", []string{envoyOther + "," + envoy}, ""},
 		{"Envoy appends: two trusted proxies", Forwarded{Shape: XFCC, Hops: 2}, "X-Forwarded-Client-Cert", []string{envoyOther + "," + envoy + "," + envoyOther}, ""},

@@ -155,7 +155,7 @@ func publicKey(o session.Object) (crypto.PublicKey, error) {
 	}
 	switch k := jwk.Key.(type) {
 	case *rsa.PublicKey:
-		if k.N.BitLen() < minRSA || k.N.Bit(0) == 0 || k.E < 3 || k.E&1 == 0 || k.E > 1<<31-1 {
+		if k.N.BitLen() < minRSA || k.N.Bit(0) == 0 || k.E&1 == 0 || k.E > 1<<31-1 {
 			return nil, errors.New("it is an RSA key of less than 2048 bits, or a broken one")
 		}
 		return k, nil

@@ -189,7 +189,7 @@ func (j *jws) date(name string) (at time.Time, err error) {
 		return time.Time{}, nil
 	}
 	n, err := strconv.ParseFloat(string(v), 64)
-	if err != nil || v.Kind() != '0' || n < 1 || n > 253402300799 { // the year 9999
+	if err != nil || n < 1 || n > 253402300799 { // the year 9999
 		return time.Time{}, j.kind.refuse("malformed", name+" is no date")
 	}
 	whole, part := math.Modf(n)
