@@ -87,6 +87,7 @@ type node struct {
 	dir  string
 	port int
 	args []string
+	attr *syscall.SysProcAttr // nil: as this process runs
 	cmd  *exec.Cmd
 	log  string
 	done chan struct{}
@@ -160,7 +161,7 @@ func (n *node) launch() {
 	}
 	defer f.Close()
 	n.cmd = exec.Command(binary, n.args...)
-	n.cmd.Stdout, n.cmd.Stderr = f, f
+	n.cmd.Stdout, n.cmd.Stderr, n.cmd.SysProcAttr = f, f, n.attr
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}

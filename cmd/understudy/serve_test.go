@@ -2,21 +2,16 @@ package main
 
 import (
 	"bufio"
-	"context"
-	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"understudy/idptest"
 )
@@ -116,6 +111,61 @@ func TestTheDataDirectoryIsItsUsersAlone(t *testing.T) {
 	}
 	n.start()
 	n.run("status").want(t, 0)
+}
+
+// What runs leaves no core dump and lets nobody but root look into its memory: read of a process that really serves, in
+// /proc, as another user sees it.
+func TestTheServedProcessIsHardened(t *testing.T) {
+	n := newNode(t, echo(t).URL)
+	uid := os.Getuid()
+	if uid == 0 {
+		// Root's processes are root's whether they are dumpable or not. It runs as somebody who owns its directory and
+		// can read the program: one who cannot is not dumpable for that alone.
+		uid = 10_001
+		for _, dir := range []string{filepath.Dir(binary), filepath.Dir(n.dir)} {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, path := range []string{n.dir, n.file()} {
+			if err := os.Chown(path, uid, uid); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.attr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	}
+	n.start()
+	proc := fmt.Sprintf("/proc/%d/", n.cmd.Process.Pid)
+	limits, err := os.ReadFile(proc + "limits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var core []string
+	for line := range strings.Lines(string(limits)) {
+		if strings.HasPrefix(line, "Max core file size") {
+			core = strings.Fields(line)
+		}
+	}
+	if len(core) < 6 || core[4] != "0" || core[5] != "0" {
+		t.Errorf("soft and hard limit of core dumps: %q, want 0 and 0", core)
+	}
+	st, err := os.Stat(proc + "mem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner := st.Sys().(*syscall.Stat_t).Uid; owner == uint32(uid) {
+		t.Error("the process is dumpable: its memory is its user's")
+	}
+	// The same of a process that is not hardened, so that the test sees what it looks for.
+	if st, err = os.Stat("/proc/self/mem"); err != nil {
+		t.Fatal(err)
+	}
+	if owner := st.Sys().(*syscall.Stat_t).Uid; owner != uint32(os.Getuid()) {
+		t.Errorf("this test's own memory is not its user's: it is %d's", owner)
+	}
+	if ps := n.status().Problems; len(ps) > 0 {
+		t.Errorf("problems: %+v", ps)
+	}
 }
 
 func TestReload(t *testing.T) {
@@ -246,351 +296,6 @@ func TestWhatDoesNotOpen(t *testing.T) {
 			idp.Kill()
 			n.wantRefresh("the backup does not play", token, http.StatusServiceUnavailable, "temporarily_unavailable")
 		})
-	}
-}
-
-func TestAdminOverTCP(t *testing.T) {
-	a, err := idptest.NewAuthority(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	const secret = "0123456789abcdef0123"
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte(secret+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	n := newNode(t, echo(t).URL)
-	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	good := fmt.Sprintf("admin: {listen: %q, tls: {cert_file: %s, key_file: %s}, token_file: %s}", addr, a.CertFile, a.KeyFile, token)
-	for _, c := range []struct{ name, line, want string }{
-		{"without TLS", fmt.Sprintf("admin: {listen: %q, token_file: %s}", addr, token), "needs a certificate"},
-		{"without a token", fmt.Sprintf("admin: {listen: %q, tls: {cert_file: %s, key_file: %s}}", addr, a.CertFile, a.KeyFile), "needs a token"},
-		{"a token file that is away", strings.Replace(good, token, token+"2", 1), "read the admin token"},
-		{"a certificate that is no certificate", strings.Replace(good, a.CertFile, token, 1), "load the certificate"},
-	} {
-		n.write("http://127.0.0.1:1", c.line)
-		r := command(t, "", nil, "serve", "--config", n.file())
-		r.want(t, 1, c.want)
-		if strings.Contains(r.err, secret) {
-			t.Errorf("%s: the token is in the message", c.name)
-		}
-	}
-	short := filepath.Join(t.TempDir(), "short")
-	if err := os.WriteFile(short, []byte("short"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	n.write("http://127.0.0.1:1", strings.Replace(good, token, short, 1))
-	command(t, "", nil, "serve", "--config", n.file()).want(t, 1, "16 or more characters")
-
-	n.write(echo(t).URL, good)
-	n.start()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool}}}
-	ask := func(path, authorization string) (int, string) {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if authorization != "" {
-			req.Header.Set("Authorization", authorization)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, _ := io.ReadAll(resp.Body)
-		return resp.StatusCode, string(b)
-	}
-	for _, c := range []struct {
-		path, authorization string
-		want                int
-	}{
-		{"/v1/status", "", 401}, {"/v1/status", "Bearer " + secret + "x", 401}, {"/v1/status", "Bearer ", 401}, {"/v1/status", "Basic " + secret, 401},
-		{"/v1/status", secret, 401}, {"/metrics", "", 401}, {"/v1/revoke", "", 401}, {"/health/../v1/status", "", 401}, {"/health/%2e%2e/v1/status", "", 401},
-		{"/v1/status", "Bearer " + secret, 200}, {"/metrics", "Bearer " + secret, 200}, {"/v1/config", "Bearer " + secret, 200},
-		{"/health/ready", "", 200}, {"/livez", "", 200},
-	} {
-		status, text := ask(c.path, c.authorization)
-		if status != c.want {
-			t.Errorf("%s with %q: %d, want %d", c.path, c.authorization, status, c.want)
-		}
-		if strings.Contains(text, secret) || c.want == 401 && strings.Contains(text, "tenants") {
-			t.Errorf("%s: %s", c.path, text)
-		}
-	}
-	if resp, err := http.Get("http://" + addr + "/livez"); err == nil && resp.StatusCode == http.StatusOK {
-		t.Error("it speaks plain HTTP")
-	}
-}
-
-func TestTLSFollowsItsFiles(t *testing.T) {
-	dir := t.TempDir()
-	first, err := idptest.NewAuthority(filepath.Join(dir, "1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err := idptest.NewAuthority(filepath.Join(dir, "2"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := newNode(t, echo(t).URL)
-	b, err := os.ReadFile(n.file())
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.put(strings.Replace(string(b), `"}]`, fmt.Sprintf(`", tls: {cert_file: %s, key_file: %s}}]`, first.CertFile, first.KeyFile), 1))
-	n.start()
-	serial := func() string {
-		d := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}} // which certificate it is is what is asked
-		c, err := d.DialContext(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", n.port))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		st := c.(*tls.Conn).ConnectionState()
-		if st.NegotiatedProtocol != "h2" {
-			t.Errorf("no HTTP/2: %q", st.NegotiatedProtocol)
-		}
-		return string(st.PeerCertificates[0].Signature)
-	}
-	was := serial()
-	copyFile(t, second.CertFile, first.CertFile) // the key does not fit yet
-	n.until("noticed", func() bool { return serial() == was && n.logged("the old one stays in force") })
-	copyFile(t, second.KeyFile, first.KeyFile)
-	n.until("changed", func() bool { return serial() != was })
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: second.Pool}}}
-	resp, err := client.Get(fmt.Sprintf("https://127.0.0.1:%d/x", n.port))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	b, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// 10,000 connections that say nothing keep nobody from signing in, and are not cut off for it. Where this process may
-// not open as many, it opens what it may.
-func TestIdleConnections(t *testing.T) {
-	want := 10_000
-	var r syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
-		t.Fatal(err)
-	}
-	want = min(want, int(r.Cur)*5/10)
-	n := newNode(t, echo(t).URL)
-	n.start()
-	addr := strings.TrimPrefix(n.url(), "http://")
-	conns := make([]net.Conn, 0, want)
-	defer func() {
-		for _, c := range conns {
-			c.Close()
-		}
-	}()
-	for range want {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatalf("after %d: %v", len(conns), err)
-		}
-		conns = append(conns, c)
-		fmt.Fprintf(c, "GET /x HTTP/1.1\r\nHost: %s\r\n\r\n", addr)
-		if len(conns)%200 == 0 { // each is served once, and then idle
-			body(t, n.url()+"/x", "GET /x 0 0")
-		}
-	}
-	for i, c := range conns {
-		c.SetReadDeadline(time.Now().Add(20 * time.Second))
-		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("connection %d: %v %v", i, resp, err)
-		}
-	}
-	st := n.status()
-	if st.Connections < want || st.Shed != 0 {
-		t.Errorf("%d connections, %d shed; want %d and none", st.Connections, st.Shed, want)
-	}
-	body(t, n.url()+"/y", "GET /y 0 0")
-	fmt.Fprintf(conns[0], "GET /z HTTP/1.1\r\nHost: %s\r\n\r\n", addr)
-	if resp, err := http.ReadResponse(bufio.NewReader(conns[0]), nil); err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("the oldest of them: %v", err)
-	}
-	t.Logf("%d connections", want)
-}
-
-func TestHeadersAndBodiesPass(t *testing.T) {
-	n := newNode(t, echo(t).URL)
-	n.start()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, n.url()+"/x", strings.NewReader(strings.Repeat("b", 3<<20)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("X-Long", strings.Repeat("h", 64<<10))
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(resp.Body)
-	if string(b) != fmt.Sprintf("POST /x %d %d", 3<<20, 64<<10) {
-		t.Errorf("%d %.200s", resp.StatusCode, b)
-	}
-}
-
-func TestMetrics(t *testing.T) {
-	n := newNode(t, "http://127.0.0.1:1")
-	idp := n.provider()
-	n.write(idp.URL())
-	n.start()
-	n.signIn("alice")
-	resp, err := n.api("/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(resp.Body)
-	for _, want := range []string{
-		`understudy_learned_total{flow=`, `understudy_mode{endpoint="token",mode="normal",tenant="staff"} 1`, `understudy_learn_queue 0`,
-		fmt.Sprintf(`understudy_keys_mergeable{issuer=%q,tenant="staff"} 1`, n.url()), `understudy_key_published_time_seconds{alg="RS256"`,
-		`understudy_problems 0`, "go_goroutines", "process_resident_memory_bytes",
-	} {
-		if !strings.Contains(string(b), want) {
-			t.Errorf("%q is not in the metrics", want)
-		}
-	}
-	for _, never := range []string{"alice", "label0", "label1"} {
-		if strings.Contains(string(b), never) {
-			t.Errorf("%q is in the metrics", never)
-		}
-	}
-}
-
-func TestKeys(t *testing.T) {
-	n := newNode(t, "http://127.0.0.1:1")
-	idp := n.provider()
-	n.write(idp.URL())
-	n.start()
-	n.signIn("alice")
-	published := func() string {
-		resp, err := http.Get(n.url() + "/jwks")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, _ := io.ReadAll(resp.Body)
-		return string(b)
-	}
-	var k struct {
-		Keys []struct {
-			ID    string `json:"kid"`
-			State string `json:"state"`
-		}
-	}
-	if err := json.Unmarshal([]byte(n.run("keys", "--json").want(t, 0).out), &k); err != nil {
-		t.Fatal(err)
-	}
-	kid := ""
-	for _, x := range k.Keys {
-		if x.State == "current" {
-			kid = x.ID
-		}
-		n.until("published "+x.ID, func() bool { return strings.Contains(published(), x.ID) })
-	}
-	n.run("keys", "list").want(t, 0, kid, "RSA signatures by")
-	n.run("keys", "rotate").want(t, 0, kid)
-	n.run("keys", "remove", "bk-nothing").want(t, 1, "there is no key")
-	n.run("keys", "remove", kid).want(t, 0, "is removed")
-	n.until("withdrew the key", func() bool { return !strings.Contains(published(), kid) })
-	if out := n.run("keys").out; strings.Contains(out, kid) || !strings.Contains(out, "current") {
-		t.Errorf("after the removal:\n%s", out)
-	}
-	n.run("keys", "accept", "--tenant", "staff").want(t, 0, "no key was held")
-	n.run("keys", "accept", "--issuer", "http://nobody").want(t, 1, "no such issuer")
-}
-
-func TestLogFollows(t *testing.T) {
-	n := newNode(t, "http://127.0.0.1:1")
-	n.start()
-	n.run("revoke", "--all").want(t, 0)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	lines := make(chan string, 10)
-	follow := commandContext(ctx, "log", "--follow", "--json", "-n", "1", "--config", n.file())
-	out, err := follow.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := follow.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(lines)
-		for s := bufio.NewScanner(out); s.Scan(); {
-			lines <- s.Text()
-		}
-	}()
-	if l := <-lines; !strings.Contains(l, `"decision":"revoked"`) {
-		t.Errorf("the line that was there: %s", l)
-	}
-	n.run("revoke", "--subject", "follow-me", "--issuer", "http://x").want(t, 0)
-	if l := <-lines; !strings.Contains(l, `"subject":"follow-me"`) {
-		t.Errorf("the line that came: %s", l)
-	}
-	n.kill()
-	follow.Wait()
-	// The files are read directly where no process runs.
-	n.run("log", "-n", "0").want(t, 0, `sub="follow-me"`)
-	n.run("log", "--since", "tomorrow").want(t, 2, "is no time")
-}
-
-// The service manager's socket is taken, and it is told when the process is ready.
-func TestServiceManager(t *testing.T) {
-	n := newNode(t, echo(t).URL)
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", n.port))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	f, err := ln.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(n.dir, "notify"), Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer notify.Close()
-	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"`, "sh", binary, "serve", "--config", n.file())
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(n.dir, "notify"))
-	cmd.ExtraFiles = []*os.File{f}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	says := func(want string) {
-		t.Helper()
-		b := make([]byte, 100)
-		notify.SetReadDeadline(time.Now().Add(20 * time.Second))
-		k, err := notify.Read(b)
-		if err != nil || string(b[:k]) != want {
-			t.Fatalf("%q %v, want %q", b[:k], err, want)
-		}
-	}
-	says("READY=1")
-	body(t, n.url()+"/x", "GET /x 0 0")
-	cmd.Process.Signal(syscall.SIGTERM)
-	says("STOPPING=1")
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("it ended with %v", err)
 	}
 }
 
