@@ -254,7 +254,7 @@ type logCommand struct {
 	target
 	Tenant   string `help:"Only this tenant." placeholder:"NAME"`
 	Issuer   string `help:"Only this issuer." placeholder:"URL"`
-	Flow     string `help:"Only this flow, for example oauth2/refresh_token." placeholder:"FLOW"`
+	Flow     string `help:"Only this flow, for example refresh_token." placeholder:"FLOW"`
 	Client   string `help:"Only this client_id." placeholder:"ID"`
 	Subject  string `help:"Only this sub." placeholder:"SUB"`
 	Session  string `help:"Only this sid." placeholder:"SID"`

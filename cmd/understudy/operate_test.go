@@ -7,9 +7,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"understudy/idptest"
+	"understudy/serve"
 )
 
 func TestMetrics(t *testing.T) {
@@ -116,4 +123,69 @@ func TestLogFollows(t *testing.T) {
 	// The files are read directly where no process runs.
 	n.run("log", "-n", "0").want(t, 0, `sub="follow-me"`)
 	n.run("log", "--since", "tomorrow").want(t, 2, "is no time")
+}
+
+// Every word and every command that the help of understudy log gives as an example finds lines: what it names is what
+// the log has.
+func TestTheExamplesOfTheLogFindSomething(t *testing.T) {
+	n := newNode(t, "http://127.0.0.1:1")
+	idp := n.provider()
+	n.write(idp.URL())
+	n.start()
+	token := n.signIn("alice")
+	idp.Kill()
+	n.until("gave the primary up", func() bool { return n.status().Tenants[0].Endpoints["token"].Mode == "outage" })
+	n.wantRefresh("in the outage", token, http.StatusOK, "")
+	n.wantRefresh("a token that nobody knows", "unknown", http.StatusServiceUnavailable, "temporarily_unavailable")
+	n.run("revoke", "--subject", "alice").want(t, 0)
+
+	words := regexp.MustCompile(`^ +--(\w+)=\w+ +Only this .*(?:for example|:) (.*)\.`)
+	help := command(t, "", nil, "log", "--help").want(t, 0).out
+	var tried [][]string
+	for line := range strings.Lines(help) {
+		if example, ok := strings.CutPrefix(strings.TrimSpace(line), "understudy "); ok {
+			args := strings.Fields(strings.Split(example, "|")[0])
+			for i, a := range args {
+				switch {
+				case strings.HasSuffix(a, "..."): // some user
+					args[i] = "alice"
+				case a == "--follow": // it does not end
+					args[i] = "--json"
+				}
+			}
+			tried = append(tried, args)
+		}
+		if m := words.FindStringSubmatch(line); m != nil {
+			for _, word := range regexp.MustCompile(`, | or `).Split(m[2], -1) {
+				tried = append(tried, []string{"log", "--" + m[1], word})
+			}
+		}
+	}
+	for _, word := range []string{"refresh_token", "issued", "refused", "revoked", "no_record", "--since"} {
+		if !slices.ContainsFunc(tried, func(args []string) bool { return slices.Contains(args, word) }) {
+			t.Errorf("the help has no example with %q; found were %q", word, tried)
+		}
+	}
+	for _, args := range tried {
+		if out := n.run(args...).want(t, 0).out; out == "" {
+			t.Errorf("understudy %s finds nothing", strings.Join(args, " "))
+		}
+	}
+
+	// And the flow that docs/audit.md names is one.
+	b, err := os.ReadFile(filepath.Join(idptest.Root(), "docs", "audit.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("(?m)^\\| `flow` \\|[^`]*`([^`]+)`").FindStringSubmatch(string(b))
+	if named == nil {
+		t.Fatal("docs/audit.md names no flow")
+	}
+	var flows []string
+	for _, f := range serve.Flows() {
+		flows = append(flows, f.Name())
+	}
+	if !slices.Contains(flows, named[1]) {
+		t.Errorf("docs/audit.md names the flow %q; there are %q", named[1], flows)
+	}
 }
