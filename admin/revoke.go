@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"understudy/audit"
+	"understudy/backup"
 	"understudy/session"
 )
 
@@ -169,7 +170,7 @@ func (s *Server) revokeDevice(ctx context.Context, req *Revoke, out *Revoked) er
 	for _, t := range all {
 		for _, iss := range s.issuers(t, req.Issuer) {
 			look := s.p.Seal.Lookup(session.RefreshToken, t, iss, req.Device)
-			known, err := s.p.Backup.MarkGrant(ctx, t, look, out.At.UnixNano(), "operator", false, false)
+			known, err := s.p.Backup.MarkGrant(ctx, &backup.GrantMark{Tenant: t, Lookup: look, At: out.At.UnixNano(), Cause: "operator"})
 			if err != nil {
 				return unavailable("the revocation is NOT in force: tenant %s: %s; mend what status shows, then revoke again", t, err)
 			}

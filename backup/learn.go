@@ -35,6 +35,10 @@ type Learned struct {
 
 	HabitKey session.ID     `cbor:"13,keyasint"`
 	Shape    *session.Shape `cbor:"14,keyasint,omitempty"`
+
+	// NotBefore is a time before which the primary no longer honours what it issued to this client for this subject, Unix
+	// seconds; 0: it named none.
+	NotBefore int64 `cbor:"16,keyasint,omitempty"`
 }
 
 // Outcome says what became of a Learned.
@@ -111,6 +115,7 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	d := session.Door{
 		Client: l.Client, Subject: l.Subject, Session: l.Session, ClientAuth: l.ClientAuth,
 		Approved: l.Sent, Unlearned: l.Unlearned, Grant: l.Sealed.Record,
+		Issuer: s.issuer(l.Tenant, l.Issuer),
 	}
 	if l.Interactive {
 		d.Begun = l.Sent
@@ -141,9 +146,12 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	}
 	d.Hash = binary.BigEndian.Uint32(d.Grant[:])
 
+	if err := s.notBefore(&b.Batch, l, &d); err != nil {
+		return Outcome{}, err
+	}
 	marks, err := s.Sessions.Blocking(l.Tenant, &d)
 	if err != nil {
-		s.stop(l.Tenant, err)
+		_ = s.stop(l.Tenant, err)
 		return Outcome{Unlearned: "marks_unreadable"}, nil
 	}
 	for _, m := range marks {
@@ -279,10 +287,24 @@ type Refused struct {
 	SecretID session.ID `cbor:"3,keyasint"`
 	Error    string     `cbor:"4,keyasint"` // OAuth 2.0 error code
 	Sent     int64      `cbor:"5,keyasint"`
+	// Over is what the primary said is over beside the grant: session.OfSubject, session.OfSession; 0: nothing.
+	Over session.What `cbor:"6,keyasint,omitempty"`
 }
 
-// Refused keeps durably that the primary refused: an inferred mark on the grant (invalid_grant), or on the client's
-// secret (invalid_client). What is not known here is not kept.
+// Marks are what a refusal of an artifact infers about its door.
+func (r *Refused) Marks(grant, sid, subject session.ID) []session.Mark {
+	ms := []session.Mark{{Of: session.OfGrant, ID: grant, At: r.Sent, Cause: "refused", Told: true}}
+	switch {
+	case r.Over == session.OfSubject && !subject.Zero():
+		ms = append(ms, session.Mark{Of: session.OfSubject, ID: subject, At: r.Sent, Cause: "refused", Told: true})
+	case r.Over == session.OfSession && !sid.Zero():
+		ms = append(ms, session.Mark{Of: session.OfSession, ID: sid, At: r.Sent, Cause: "refused", Told: true})
+	}
+	return ms
+}
+
+// Refused keeps durably that the primary refused: inferred marks on the grant and what else it said is over
+// (invalid_grant), or on the client's secret (invalid_client). What is not known here is not kept.
 func (s *Service) Refused(ctx context.Context, r *Refused) error {
 	var b store.Batch
 	switch r.Error {
@@ -311,14 +333,14 @@ func (s *Service) Refused(ctx context.Context, r *Refused) error {
 				return err
 			}
 		}
-		m := session.Mark{Of: session.OfGrant, ID: d.Grant, At: r.Sent, Cause: "refused", Told: true}
-		if err := s.Sessions.PutMark(&b, r.Tenant, m); err != nil {
-			return err
+		for _, m := range r.Marks(d.Grant, d.Session, d.Subject) {
+			if err := s.Sessions.PutMark(&b, r.Tenant, m); err != nil {
+				return err
+			}
 		}
 	}
 	if err := s.Sessions.KV.Apply(context.WithoutCancel(ctx), &b, store.Durable); err != nil {
-		s.stop(r.Tenant, err)
-		return fmt.Errorf("keep a refusal: %w", err)
+		return fmt.Errorf("keep a refusal: %w", s.stop(r.Tenant, err))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -34,9 +35,16 @@ type Service struct {
 	Audit    *audit.Log
 	Log      *slog.Logger
 	Now      func() time.Time
-	// Stopped says why the backup does not play for a tenant (its marks cannot be kept), or "".
-	stopped sync.Map
+	// Unkept keeps durably, beside the store, that marks of a tenant could not be kept in it; nil: nothing does. After a
+	// restart [Service.Mend] makes up for them.
+	Unkept func(tenant string) error
+
+	stopped sync.Map // tenant → why the backup does not play for it (its marks cannot be kept)
 }
+
+// ErrStopped is wrapped where a mark is not kept, but the backup stopped playing for the tenant, and will not play what
+// was approved until now after a restart either.
+var ErrStopped = errors.New("the backup does not play for the tenant any more")
 
 // answerCheck is one check of the row. It returns a refusal or nil.
 type answerCheck func(ctx context.Context, a *attempt) *flow.Refusal
@@ -165,7 +173,7 @@ func (s *Service) client(_ context.Context, a *attempt) *flow.Refusal {
 func (s *Service) revocation(ctx context.Context, a *attempt) *flow.Refusal {
 	marks, err := s.Sessions.Blocking(a.play.Tenant, a.door)
 	if err != nil {
-		s.stop(a.play.Tenant, err)
+		_ = s.stop(a.play.Tenant, err)
 		return flow.NotNow("marks_unreadable")
 	}
 	if len(marks) > 0 {
@@ -200,7 +208,7 @@ func (s *Service) superseded(ctx context.Context, a *attempt) *flow.Refusal {
 		if !a.play.Shadow {
 			m := session.Mark{Of: session.OfGrant, ID: d.Grant, Final: true, At: a.now.UnixNano(), Cause: "reuse"}
 			if err := s.Sessions.Mark(context.WithoutCancel(ctx), a.play.Tenant, m); err != nil {
-				s.stop(a.play.Tenant, err)
+				_ = s.stop(a.play.Tenant, err)
 				return flow.NotNow("marks_unwritable")
 			}
 		}
@@ -305,10 +313,38 @@ func (s *Service) keepIssued(ctx context.Context, a *attempt, issued []flow.Issu
 	return s.Sessions.KV.Apply(ctx, &b, store.Soon)
 }
 
-func (s *Service) stop(tenant string, cause error) {
+// stop ends the play for a tenant and returns the error for whoever asked for a mark.
+func (s *Service) stop(tenant string, cause error) error {
 	if _, was := s.stopped.LoadOrStore(tenant, cause.Error()); !was {
 		s.Log.Error("the backup stops playing: revocations cannot be kept or read", "tenant", tenant, "error", cause)
 	}
+	if s.Unkept == nil {
+		return cause
+	}
+	if err := s.Unkept(tenant); err != nil {
+		s.Log.Error("it is not kept that revocations are missing: do not restart before the disk is mended", "tenant", tenant, "error", err)
+		return cause
+	}
+	return fmt.Errorf("%w: %w", ErrStopped, cause)
+}
+
+// Stopped says why the backup does not play for a tenant, "" where it does.
+func (s *Service) Stopped(tenant string) string {
+	why, _ := s.stopped.Load(tenant)
+	text, _ := why.(string)
+	return text
+}
+
+// Mend marks what was approved until now of tenants whose marks could not be kept before a restart: the primary must
+// approve it again. The marks are inferred; an operator who knows better lifts them.
+func (s *Service) Mend(ctx context.Context, tenants ...string) error {
+	for _, t := range tenants {
+		if err := s.Mark(ctx, t, session.Mark{Of: session.OfTenant, At: s.Now().UnixNano(), Cause: "marks_lost", Told: true}); err != nil {
+			return err
+		}
+		s.Log.Warn("revocations were lost: what was learned so far waits for the primary's approval", "tenant", t)
+	}
+	return nil
 }
 
 func (s *Service) audit(a *attempt, no *flow.Refusal, began time.Time) error {

@@ -67,25 +67,43 @@ func (s *Service) Step(ctx context.Context, tenant string, lookup session.ID, at
 func (s *Service) Mark(ctx context.Context, tenant string, ms ...session.Mark) error {
 	ctx = context.WithoutCancel(ctx) // a caller who goes away does not undo a revocation, and is no failure of the store
 	if err := s.Sessions.Mark(ctx, tenant, ms...); err != nil {
-		s.stop(tenant, err)
-		return fmt.Errorf("keep a revocation: %w", err)
+		return fmt.Errorf("keep a revocation: %w", s.stop(tenant, err))
 	}
 	return nil
 }
 
-// MarkGrant marks the grant of an artifact and, where session is set, infers that its session is over too. It returns
-// false where the artifact is not known.
-func (s *Service) MarkGrant(ctx context.Context, tenant string, lookup session.ID, at int64, cause string, told, sessionToo bool) (bool, error) {
-	d, err := s.Sessions.Door(tenant, lookup)
-	if errors.Is(err, session.ErrNoRecord) {
+// GrantMark asks for the end of an artifact's grant.
+type GrantMark struct {
+	Tenant string     `cbor:"0,keyasint"`
+	Lookup session.ID `cbor:"1,keyasint"` // of the artifact
+	At     int64      `cbor:"2,keyasint"` // Unix nanoseconds
+	Cause  string     `cbor:"3,keyasint"`
+	Told   bool       `cbor:"4,keyasint"` // the primary knows
+	// Session ends the artifact's session too: for good with the cause "logout", else it is only inferred.
+	Session bool `cbor:"5,keyasint"`
+	// Client is who asks; another's artifact is not marked. Zero: it does not matter.
+	Client session.ID `cbor:"6,keyasint,omitzero"`
+	// Inferred is set where it is not certain that the grant is over.
+	Inferred bool `cbor:"7,keyasint,omitempty"`
+}
+
+// Marks are what ends a grant and, where that is asked for, its session.
+func (g *GrantMark) Marks(grant, sid session.ID) []session.Mark {
+	ms := []session.Mark{{Of: session.OfGrant, ID: grant, Final: !g.Inferred, At: g.At, Cause: g.Cause, Told: g.Told}}
+	if g.Session && !sid.Zero() {
+		ms = append(ms, session.Mark{Of: session.OfSession, ID: sid, Final: g.Cause == "logout" && !g.Inferred, At: g.At, Cause: g.Cause, Told: g.Told})
+	}
+	return ms
+}
+
+// MarkGrant marks the grant of an artifact. It returns false where the artifact is not known, or another client's.
+func (s *Service) MarkGrant(ctx context.Context, g *GrantMark) (bool, error) {
+	d, err := s.Sessions.Door(g.Tenant, g.Lookup)
+	if errors.Is(err, session.ErrNoRecord) || err == nil && !g.Client.Zero() && d.Client != g.Client {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	ms := []session.Mark{{Of: session.OfGrant, ID: d.Grant, Final: true, At: at, Cause: cause, Told: told}}
-	if sessionToo && !d.Session.Zero() {
-		ms = append(ms, session.Mark{Of: session.OfSession, ID: d.Session, Final: cause == "logout", At: at, Cause: cause, Told: told})
-	}
-	return true, s.Mark(ctx, tenant, ms...)
+	return true, s.Mark(ctx, g.Tenant, g.Marks(d.Grant, d.Session)...)
 }

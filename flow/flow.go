@@ -103,6 +103,9 @@ type Lesson struct {
 	Presented   *Artifact  // what it was obtained with, nil for a first grant
 	Interactive bool       // the exchange ended an interactive sign-in
 	Shape       *session.Shape
+	// NotBefore is a time, in Unix seconds, before which the primary no longer honours what it issued to this client for
+	// this subject; 0: it named none.
+	NotBefore int64
 	// Unlearned says why nothing may be remembered ("password", "dpop", …). It is counted and shown.
 	Unlearned string
 }

@@ -2,39 +2,93 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 
+	"understudy/backup"
 	"understudy/flow"
 	"understudy/flow/oauth"
 	"understudy/session"
 )
 
-// ended keeps durably what a revocation (RFC 7009) or a logout that the primary approved has ended, before the client is
-// told. form holds the request's parameters, of the body or, for a logout by link, of the query.
-func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, status int) {
-	if status >= 400 {
-		return
+// ends says whether a reply of the primary tells that it has carried a revocation or a logout out. A page may only ask the
+// person; where it is the last word, it clears the session's cookies.
+func ends(e flow.Endpoint, status int, h http.Header) bool {
+	switch {
+	case e == flow.Revocation:
+		return status >= 200 && status < 300
+	case e != flow.EndSession:
+		return false
+	case status == http.StatusNoContent, status >= 300 && status < 400:
+		return true
+	case status != http.StatusOK:
+		return false
 	}
+	for _, c := range (&http.Response{Header: h}).Cookies() {
+		if c.MaxAge < 0 || !c.Expires.IsZero() && c.Expires.Year() < 2000 {
+			return true
+		}
+	}
+	return false
+}
+
+// ended keeps durably what a revocation (RFC 7009) or a logout ends, before the client is told. form holds the request's
+// parameters, of the body or, for a logout by link, of the query; told says that the primary knows. It is false where
+// nothing is known of what the request names. An error means that it is not kept: the client must not be told that it is.
+func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, told bool) (known bool, err error) {
 	ctx = context.WithoutCancel(ctx) // a client that goes away does not undo its logout
-	now := g.c.Now().UnixNano()
-	var err error
-	switch v.endpoint {
-	case flow.Revocation:
+	m := &backup.GrantMark{Tenant: v.tenant.Name, At: g.c.Now().UnixNano(), Told: told, Session: true}
+	client := form.Get("client_id")
+	if v.request != nil {
+		client = oauth.ClientID(v.request)
+	}
+	// Another client's token is none that this one can revoke, whatever the primary says to it (RFC 7009, section 2.1). Who
+	// asks is not always to be seen: then what is over is only inferred.
+	m.Client = g.c.Seal.Pseudonym("client", v.tenant.Name, v.issuer.ID, client)
+	m.Inferred = m.Client.Zero()
+	token, hint := form.Get("refresh_token"), form.Get("id_token_hint")
+	switch {
+	case v.endpoint == flow.Revocation:
 		// A revocation ends the grant. That the session is over too is only inferred: some primaries end it.
-		if token := form.Get("token"); token != "" {
-			_, err = g.c.Backup.MarkGrant(ctx, v.tenant.Name, g.lookup(v, token), now, "revocation", true, true)
-		}
-	case flow.EndSession:
-		if token := form.Get("refresh_token"); token != "" {
-			_, err = g.c.Backup.MarkGrant(ctx, v.tenant.Name, g.lookup(v, token), now, "logout", true, true)
-		} else if hint := form.Get("id_token_hint"); hint != "" {
-			err = g.loggedOut(ctx, v, hint, now)
-		}
+		token, m.Cause = form.Get("token"), "revocation"
+	case v.endpoint == flow.EndSession && token != "":
+		m.Cause = "logout"
+	case v.endpoint == flow.EndSession && hint != "":
+		known, err = g.loggedOut(ctx, v, hint, m.At, told)
+	}
+	if m.Cause != "" && token != "" {
+		m.Lookup = g.lookup(v, token)
+		known, err = g.c.Backup.MarkGrant(ctx, m)
 	}
 	if err != nil {
-		g.c.Log.Error("a revocation that the primary approved is not kept", "tenant", v.tenant.Name, "endpoint", v.endpoint, "error", err)
+		g.c.Log.Error("a revocation is not kept", "tenant", v.tenant.Name, "endpoint", v.endpoint, "error", err)
 	}
+	if errors.Is(err, backup.ErrStopped) && told {
+		err = nil // it holds all the same: nothing that it could end is played
+	}
+	return known, err
+}
+
+// endHere ends, without the primary, what a revocation or a logout names, or returns nil where nothing is known of it. The
+// gateway holds the mark against what it ended also when the primary is back.
+func (t *trip) endHere(ctx context.Context) *http.Response {
+	form := t.v.request.Form
+	if t.v.endpoint == flow.EndSession && t.v.request.HTTP.Method == http.MethodGet {
+		form = t.v.request.HTTP.URL.Query()
+	}
+	known, err := t.g.ended(ctx, t.v, form, false)
+	switch {
+	case err != nil:
+		return t.refuse(flow.NotNow("mark_not_kept"))
+	case !known:
+		return nil
+	}
+	t.g.Counts.Answered(t.v.tenant.Name, string(t.v.endpoint), "ended_here")
+	if t.v.endpoint == flow.EndSession {
+		return t.reply(http.StatusNoContent, http.Header{"Cache-Control": {"no-store"}}, nil)
+	}
+	return t.reply(http.StatusOK, http.Header{"Cache-Control": {"no-store"}}, nil)
 }
 
 func (g *Gateway) lookup(v *visit, refreshToken string) session.ID {
@@ -43,16 +97,16 @@ func (g *Gateway) lookup(v *visit, refreshToken string) session.ID {
 
 // loggedOut marks the session of an ID token that stood in an approved logout request (OpenID Connect RP-Initiated
 // Logout, section 2). A hint that the primary did not sign says nothing; an expired one still says whose session it was.
-func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int64) error {
+func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int64, told bool) (known bool, err error) {
 	t, err := oauth.ParseJWT(hint)
 	if err != nil || t.Claims.Text("iss") != v.issuer.ID {
-		return nil
+		return false, nil
 	}
 	k, ok := v.issuer.keys[t.Header.Text("kid")]
 	if !ok || !verify(hint, t.Header.Text("alg"), k) {
-		return nil
+		return false, nil
 	}
-	m := session.Mark{At: now, Cause: "logout", Told: true}
+	m := session.Mark{At: now, Cause: "logout", Told: told}
 	if sid := t.Claims.Text("sid"); sid != "" {
 		m.Of, m.ID, m.Final = session.OfSession, g.c.Seal.Pseudonym("session", v.tenant.Name, v.issuer.ID, sid), true
 	} else {
@@ -60,9 +114,9 @@ func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int6
 		m.Of, m.ID = session.OfSubject, g.c.Seal.Pseudonym("subject", v.tenant.Name, v.issuer.ID, t.Claims.Text("sub"))
 	}
 	if m.ID.Zero() {
-		return nil
+		return false, nil
 	}
-	return g.c.Backup.Mark(ctx, v.tenant.Name, m)
+	return true, g.c.Backup.Mark(ctx, v.tenant.Name, m)
 }
 
 // ownToken returns the reply to a request that presents a token of the backup's, or nil where it presents none. The

@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
 	"understudy/backup"
 	"understudy/flow"
+	"understudy/flow/oauth"
 	"understudy/health"
 	"understudy/session"
 )
@@ -116,10 +118,21 @@ func (t *trip) plain(ctx context.Context) (*http.Response, error) {
 		if t.v.exchange != nil && t.v.flow.Endpoint() == flow.Token {
 			t.g.learner.offer(t, o, "")
 		}
-		t.g.ended(ctx, t.v, t.v.request.Form, o.status)
-		t.refused(ctx, o)
-	} else if !o.sent {
+		if ends(t.v.endpoint, o.status, o.header) {
+			if _, err := t.g.ended(ctx, t.v, t.v.request.Form, true); err != nil {
+				return t.refuse(flow.NotNow("mark_not_kept")), nil
+			}
+		}
+		if no := t.refused(ctx, o); no != nil {
+			return t.refuse(no), nil
+		}
+	} else if rule.Origin != health.Ours {
 		t.codeAgain(ctx)
+		if t.v.endpoint == flow.Revocation || t.v.endpoint == flow.EndSession {
+			if resp := t.endHere(ctx); resp != nil {
+				return resp, nil
+			}
+		}
 	}
 	return t.pass(rule, o, resp)
 }
@@ -183,7 +196,7 @@ func (t *trip) run(ctx context.Context) (*http.Response, error) {
 		// The primary could not have heard of it: the refusal, and its line in the log, come from the backup.
 		return t.play(ctx, "revoked_here").resp, nil
 	case t.g.late.inFlight(t.lookup, st.Successor):
-		return t.play(ctx, "in_flight").resp, nil
+		return t.join(ctx)
 	case st.Known && !t.monitor.Serving(st.Hash):
 		if p := t.play(ctx, "breaker"); p.settles() {
 			return p.resp, nil
@@ -201,6 +214,48 @@ func (t *trip) run(ctx context.Context) (*http.Response, error) {
 	}
 	return t.forward(ctx, body)
 }
+
+// join waits for the exchange with the same artifact that is still under way: the artifact must not be presented again
+// meanwhile (design, law 11), and that exchange's silence proves no more than the silence of a request of one's own.
+func (t *trip) join(ctx context.Context) (*http.Response, error) {
+	opened := t.monitor.Opened()
+	deadline := time.NewTimer(t.monitor.Deadline())
+	defer deadline.Stop()
+	look := time.NewTicker(joinLook)
+	defer look.Stop()
+	landed := t.g.late.landed(t.place)
+	for {
+		trigger := "in_flight"
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-landed:
+			return t.run(ctx)
+		case <-look.C:
+			if landed != nil {
+				continue
+			}
+			// Another gateway waits for the reply, or one that ended did.
+			st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.lookup)
+			if err == nil && !t.g.late.inFlight(t.lookup, st.Successor) {
+				return t.run(ctx)
+			}
+			continue
+		case <-deadline.C:
+			if !t.may(ctx, health.Doubt, false) {
+				continue
+			}
+		case <-opened:
+			opened, trigger = nil, "breaker"
+		}
+		if p := t.play(ctx, trigger); p.settles() {
+			return p.resp, nil
+		}
+	}
+}
+
+// joinLook is how often it is asked whether another gateway's exchange has ended.
+const joinLook = 250 * time.Millisecond
 
 type result struct {
 	o    *outcome
@@ -319,23 +374,35 @@ func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*
 	if t.st.Known && o.object.Text("error") == "invalid_grant" && !t.st.Told {
 		t.monitor.Refused(t.grant)
 	}
-	t.refused(ctx, o)
+	if no := t.refused(ctx, o); no != nil {
+		return t.refuse(no), nil
+	}
 	return resp, nil
 }
 
-// refused keeps durably, before the client is told, that the primary refused the artifact or the client.
-func (t *trip) refused(ctx context.Context, o *outcome) {
+// refused keeps durably, before the client is told, that the primary refused the artifact or the client. Where that
+// cannot be kept, the client is not told yet.
+func (t *trip) refused(ctx context.Context, o *outcome) *flow.Refusal {
 	e := o.object.Text("error")
 	if o.status < 400 || !refuses(e, o.status) || t.v.exchange == nil {
-		return
+		return nil
 	}
-	t.prove()
+	if !t.proven() && t.st.Known && t.st.Client == t.client() {
+		t.prove(ctx)
+	}
 	r := &backup.Refused{
 		Tenant: t.v.tenant.Name, Lookup: t.lookup, SecretID: t.proof.SecretID, Error: e, Sent: t.sent.UnixNano(), Client: t.client(),
+		Over: oauth.Over(o.object.Text("error_description")),
 	}
-	if err := t.g.c.Backup.Refused(context.WithoutCancel(ctx), r); err != nil {
-		t.g.c.Log.Error("the primary's refusal is not kept", "tenant", t.v.tenant.Name, "error", err)
+	err := t.g.c.Backup.Refused(context.WithoutCancel(ctx), r)
+	if err == nil {
+		return nil
 	}
+	t.g.c.Log.Error("the primary's refusal is not kept", "tenant", t.v.tenant.Name, "error", err)
+	if errors.Is(err, backup.ErrStopped) {
+		return nil // nothing of this tenant is played any more
+	}
+	return flow.NotNow("mark_not_kept")
 }
 
 func (t *trip) client() session.ID {
@@ -352,7 +419,8 @@ func (t *trip) codeAgain(ctx context.Context) {
 	if err != nil || !st.Known || st.Client != t.client() {
 		return
 	}
-	if _, err := t.g.c.Backup.MarkGrant(context.WithoutCancel(ctx), t.v.tenant.Name, t.lookup, t.g.c.Now().UnixNano(), "reuse", false, false); err != nil {
+	m := &backup.GrantMark{Tenant: t.v.tenant.Name, Lookup: t.lookup, At: t.g.c.Now().UnixNano(), Cause: "reuse"}
+	if _, err := t.g.c.Backup.MarkGrant(context.WithoutCancel(ctx), m); err != nil {
 		t.g.c.Log.Error("the replay of a code is not kept", "tenant", t.v.tenant.Name, "error", err)
 	}
 }

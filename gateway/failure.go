@@ -54,6 +54,8 @@ func Rules() []Rule {
 	return []Rule{
 		{"client_gone", "the client went away before the primary answered", health.Ours, false,
 			func(o *outcome) bool { return errors.Is(o.err, context.Canceled) || errors.Is(o.err, errOurs) }},
+		{"handles", "the gateway itself has no file handles, ports or memory left", health.Ours, false,
+			func(o *outcome) bool { return exhausted(o.err) }},
 		{"refused", "the connection is refused, or there is no way to the host", health.Beyond, false,
 			func(o *outcome) bool {
 				return !o.sent && (errors.Is(o.err, syscall.ECONNREFUSED) || errors.Is(o.err, syscall.EHOSTUNREACH) || errors.Is(o.err, syscall.ENETUNREACH))
@@ -104,6 +106,20 @@ func unknownKey() *Rule {
 const answered health.Origin = -1
 
 var errOurs = errors.New("the gateway's own limit")
+
+// exhausted says whether an error is this machine's own want of handles, ports or memory.
+func exhausted(err error) bool {
+	var dns *net.DNSError
+	isDNS := errors.As(err, &dns) // which keeps the words only
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, e) || isDNS && strings.Contains(dns.Err, e.Error()) {
+			return true
+		}
+	}
+	return false
+}
+
+var errNotKept = errors.New("a revocation could not be kept")
 
 var errTooLarge = errors.New("reply too large")
 

@@ -44,8 +44,12 @@ func examples() map[string][]*outcome {
 	tok := flow.Token
 	return map[string][]*outcome{
 		"client_gone": {{err: context.Canceled, sent: true}, {err: fmt.Errorf("write: %w", errOurs)}},
-		"refused":     {{err: dialError(os.NewSyscallError("connect", syscall.ECONNREFUSED))}, {err: dialError(syscall.ENETUNREACH)}, {err: dialError(syscall.EHOSTUNREACH)}},
-		"dns":         {{err: dialError(&net.DNSError{Err: "no such host", Name: "idp", IsNotFound: true})}},
+		"handles": {
+			{err: dialError(os.NewSyscallError("socket", syscall.EMFILE))}, {err: dialError(syscall.ENFILE)}, {err: dialError(os.NewSyscallError("connect", syscall.EADDRNOTAVAIL))},
+			{err: dialError(syscall.ENOBUFS)}, {err: dialError(&net.DNSError{Err: "dial udp: socket: too many open files", Name: "idp"})},
+		},
+		"refused": {{err: dialError(os.NewSyscallError("connect", syscall.ECONNREFUSED))}, {err: dialError(syscall.ENETUNREACH)}, {err: dialError(syscall.EHOSTUNREACH)}},
+		"dns":     {{err: dialError(&net.DNSError{Err: "no such host", Name: "idp", IsNotFound: true})}},
 		"tls": {
 			{err: &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}}},
 			{err: x509.HostnameError{Host: "other"}}, {err: x509.UnknownAuthorityError{}}, {err: tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}},

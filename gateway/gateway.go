@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -40,7 +41,7 @@ type Backup interface {
 	Standing(ctx context.Context, tenant string, lookup session.ID) (backup.Standing, error)
 	Refused(ctx context.Context, r *backup.Refused) error
 	Step(ctx context.Context, tenant string, lookup session.ID, at int64, v session.Successor) error
-	MarkGrant(ctx context.Context, tenant string, lookup session.ID, at int64, cause string, told, session bool) (bool, error)
+	MarkGrant(ctx context.Context, g *backup.GrantMark) (bool, error)
 	Mark(ctx context.Context, tenant string, ms ...session.Mark) error
 	PublicKeys(ctx context.Context, tenant, issuer string, algs []string) ([]jose.JSONWebKey, error)
 }
@@ -85,7 +86,7 @@ func New(c Config) (*Gateway, error) {
 		if t.InFlight == 0 {
 			t.InFlight = 1000
 		}
-		t.slots = make(chan struct{}, t.InFlight)
+		t.pages, t.exchanges = make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight)
 		t.shadows = rate.NewLimiter(shadowRate, shadowRate)
 		t.rules = g.rules
 		t.meta = newMetadata(t, filepath.Join(c.DataDir, "metadata"), c.Backup, c.Now)
@@ -142,8 +143,7 @@ type visit struct {
 	tenant   *Tenant
 	issuer   *issuer
 	endpoint flow.Endpoint
-	address  string // the client's
-	scheme   string // the client's
+	origin   // the client's
 	began    time.Time
 	// what follows is set for protocol endpoints
 	request  *flow.Request
@@ -177,7 +177,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := &visit{tenant: t, began: g.c.Now(), endpoint: flow.Other}
-	v.address, v.scheme = g.client(t, r)
+	v.origin = g.client(t, r)
 	v.find(r)
 	if v.endpoint == flow.Other && g.notice(r, t) {
 		v.find(r) // an issuer that is known only now
@@ -241,16 +241,17 @@ func (g *Gateway) tenant(host string) *Tenant {
 	return nil
 }
 
-// client is the client's address and scheme: the peer's own, or what a trusted peer says of it.
-func (g *Gateway) client(t *Tenant, r *http.Request) (address, scheme string) {
-	scheme = "http"
+// client is where the client's request comes from: the peer's own, or what a trusted peer says of it.
+func (g *Gateway) client(t *Tenant, r *http.Request) (from origin) {
+	from.scheme = "http"
 	if r.TLS != nil {
-		scheme = "https"
+		from.scheme = "https"
 	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		return "", scheme
+		return from
 	}
+	from.address = host
 	trusted := func(s string) bool {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
@@ -264,10 +265,16 @@ func (g *Gateway) client(t *Tenant, r *http.Request) (address, scheme string) {
 		return false
 	}
 	if !trusted(host) {
-		return host, scheme
+		return from
 	}
 	if p := r.Header.Get("X-Forwarded-Proto"); p == "https" || p == "http" {
-		scheme = p
+		from.scheme = p
+	}
+	if h := r.Header.Get("X-Forwarded-Host"); g.tenant(h) == t {
+		from.host = h // no other name than the tenant's own goes to the primary
+	}
+	if n, err := strconv.ParseUint(r.Header.Get("X-Forwarded-Port"), 10, 16); err == nil && n > 0 {
+		from.port = strconv.FormatUint(n, 10)
 	}
 	// From the right: the first that is no trusted proxy of ours is the client.
 	list := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
@@ -276,12 +283,12 @@ func (g *Gateway) client(t *Tenant, r *http.Request) (address, scheme string) {
 		if _, err := netip.ParseAddr(a); err != nil {
 			break
 		}
-		host = a
+		from.address = a
 		if !trusted(a) {
 			break
 		}
 	}
-	return host, scheme
+	return from
 }
 
 // rewrite makes the outgoing request: the same but for the forwarding headers, byte for byte in path and query.
@@ -293,7 +300,7 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 	if path, _, _ := strings.Cut(p.In.RequestURI, "?"); path != p.In.URL.EscapedPath() && strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") {
 		p.Out.URL.Opaque = path // bytes that net/url would encode another way
 	}
-	v.tenant.forwarded(p.Out, v.address, v.scheme)
+	v.tenant.forwarded(p.Out, v.origin)
 	if p.Out.Body == nil || p.Out.Body == http.NoBody {
 		unrepeatable(p.Out)
 	}
@@ -304,12 +311,17 @@ type upstream struct{ g *Gateway }
 
 func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
 	v := out.Context().Value(visitKey{}).(*visit)
+	// Pages and uploads, which may last as long as their clients like, take nothing away from who has a session.
+	slots := v.tenant.pages
+	if v.request != nil {
+		slots = v.tenant.exchanges
+	}
 	select {
-	case v.tenant.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	default:
 		return nil, fmt.Errorf("%w: %d requests in flight", errOurs, v.tenant.InFlight)
 	}
-	release := func() { <-v.tenant.slots }
+	release := func() { <-slots }
 	if v.request != nil {
 		defer release()
 		return u.g.exchange(out, v)
@@ -319,8 +331,12 @@ func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
 		release()
 		return nil, err
 	}
-	if v.endpoint == flow.EndSession {
-		u.g.ended(out.Context(), v, out.URL.Query(), resp.StatusCode)
+	if ends(v.endpoint, resp.StatusCode, resp.Header) {
+		if _, err := u.g.ended(out.Context(), v, out.URL.Query(), true); err != nil {
+			release()
+			resp.Body.Close()
+			return nil, errNotKept
+		}
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		release() // a tunnel is bounded by its peers
@@ -354,14 +370,17 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Retry-After", "5")
 	if v.endpoint != flow.Other {
 		code := "primary_away"
-		if errors.Is(err, errOurs) {
+		switch {
+		case errors.Is(err, errNotKept):
+			code = "mark_not_kept"
+		case errors.Is(err, errOurs), exhausted(err):
 			code = "overloaded"
 		}
 		writeRefusal(w.Header(), w, flow.NotNow(code), v.request)
 		return
 	}
 	status := http.StatusBadGateway
-	if errors.Is(err, errOurs) {
+	if errors.Is(err, errOurs) || exhausted(err) {
 		status = http.StatusServiceUnavailable
 	}
 	http.Error(w, "Sign-in is not available at the moment. Please try again in a few seconds.", status)

@@ -17,9 +17,15 @@ type late struct {
 
 	mu     sync.Mutex // guards what follows
 	turns  map[session.ID]*turn
-	flying map[session.ID]int // exchanges under way, by the artifact that the client holds
+	flying map[session.ID]*flight // exchanges under way, by the artifact that the client holds
 	doubts map[string]time.Time
 	wg     sync.WaitGroup // exchanges under way
+}
+
+// flight is the exchanges with one artifact that are under way.
+type flight struct {
+	n      int
+	landed chan struct{} // closed when none is any more
 }
 
 type turn struct {
@@ -28,7 +34,7 @@ type turn struct {
 }
 
 func newLate(now func() time.Time) *late {
-	return &late{id: session.NewID(), now: now, turns: map[session.ID]*turn{}, flying: map[session.ID]int{}, doubts: map[string]time.Time{}}
+	return &late{id: session.NewID(), now: now, turns: map[session.ID]*turn{}, flying: map[session.ID]*flight{}, doubts: map[string]time.Time{}}
 }
 
 // run waits for ctx, and then a moment for the replies that are still under way.
@@ -76,17 +82,33 @@ func (l *late) lock(ctx context.Context, id session.ID) (unlock func()) {
 // begin notes that an exchange with an artifact is under way.
 func (l *late) begin(id session.ID) (finish func()) {
 	l.mu.Lock()
-	l.flying[id]++
+	f := l.flying[id]
+	if f == nil {
+		f = &flight{landed: make(chan struct{})}
+		l.flying[id] = f
+	}
+	f.n++
 	l.mu.Unlock()
 	l.wg.Add(1)
 	return sync.OnceFunc(func() {
 		l.mu.Lock()
-		if l.flying[id]--; l.flying[id] <= 0 {
+		if f.n--; f.n == 0 {
 			delete(l.flying, id)
+			close(f.landed)
 		}
 		l.mu.Unlock()
 		l.wg.Done()
 	})
+}
+
+// landed is closed when the exchanges with an artifact that are under way here have ended; nil where none is.
+func (l *late) landed(id session.ID) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.flying[id]; f != nil {
+		return f.landed
+	}
+	return nil
 }
 
 // inFlight says whether the reply to an exchange that is kept as pending may still come: it is under way here, or young
@@ -100,7 +122,7 @@ func (l *late) inFlight(id session.ID, s *session.Successor) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.flying[id] > 0
+	return l.flying[id] != nil
 }
 
 const (

@@ -148,7 +148,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		why = "keys_not_mergeable"
 	}
 	client := t.ask.Client
-	if why == "" && client.Secret != "" && !t.prove() {
+	if why == "" && client.Secret != "" && !t.prove(ctx) {
 		why = "client_proof"
 	}
 	if why == "" {
@@ -168,7 +168,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		Session: s.Pseudonym("session", v.tenant.Name, v.issuer.ID, le.Record.SID),
 
 		ClientAuth: client.Method, SecretID: t.proof.SecretID, Unlearned: why,
-		HabitKey: s.HabitKey(le.Record), Shape: le.Shape,
+		HabitKey: s.HabitKey(le.Record), Shape: le.Shape, NotBefore: le.NotBefore,
 	}
 	if le.Presented != nil {
 		m.Presented = t.lookup

@@ -37,6 +37,7 @@ type metadata struct {
 	routes atomic.Pointer[map[string]route]   // by unescaped path; replaced whole
 
 	mu     sync.Mutex               // held while all is replaced, and guards what follows
+	absent map[string]absence       // aliases of known issuers, as they were last asked for
 	tried  map[string]time.Time     // discovery paths at which nothing was found, and keys asked for
 	flight map[string]chan struct{} // discovery paths that are being asked for
 }
@@ -53,7 +54,7 @@ const (
 )
 
 func newMetadata(t *Tenant, dir string, b Backup, now func() time.Time) *metadata {
-	return &metadata{tenant: t, dir: dir, publish: b.PublicKeys, now: now, tried: map[string]time.Time{}, flight: map[string]chan struct{}{}}
+	return &metadata{tenant: t, dir: dir, publish: b.PublicKeys, now: now, absent: map[string]absence{}, tried: map[string]time.Time{}, flight: map[string]chan struct{}{}}
 }
 
 func (m *metadata) issuers() map[string]*issuer {
@@ -132,6 +133,47 @@ func (m *metadata) adopt(ctx context.Context, at string) *issuer {
 	}
 	return m.issuers()[at]
 }
+
+// absence is whether the primary has nothing at a path.
+type absence struct {
+	is    bool
+	asked time.Time
+}
+
+// lacks says whether the primary has nothing (404) at an alias of a known issuer. One that cannot be asked has what it had
+// when it was, and nothing where it never was.
+func (m *metadata) lacks(ctx context.Context, at string) bool {
+	m.mu.Lock()
+	last, known := m.absent[at]
+	if known && m.now().Sub(last.asked) < retryAfter {
+		m.mu.Unlock()
+		return last.is
+	}
+	if !known {
+		last.is = true
+	}
+	m.absent[at] = absence{last.is, m.now()} // the others need not wait
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := m.get(ctx, at)
+	var status statusError
+	switch {
+	case err == nil, errors.Is(err, errTooLarge):
+		last.is = false
+	case errors.As(err, &status):
+		last.is = status == http.StatusNotFound
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.absent[at] = absence{last.is, m.now()}
+	return last.is
+}
+
+// statusError is a reply that is not a 200.
+type statusError int
+
+func (s statusError) Error() string { return fmt.Sprintf("status %d", int(s)) }
 
 // allowed says whether a path may be asked for now; m.mu is held.
 func (m *metadata) allowed(at string) bool {
@@ -213,7 +255,7 @@ func (m *metadata) get(ctx context.Context, requestURI string) ([]byte, error) {
 		return nil, err
 	}
 	req.Host = m.tenant.Hosts[0]
-	m.tenant.forwarded(req, "", m.tenant.Scheme)
+	m.tenant.forwarded(req, origin{scheme: m.tenant.Scheme})
 	req.Header.Set("Accept", "application/json")
 	resp, err := m.tenant.transport.RoundTrip(req)
 	if err != nil {
@@ -221,7 +263,7 @@ func (m *metadata) get(ctx context.Context, requestURI string) ([]byte, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d", resp.StatusCode)
+		return nil, statusError(resp.StatusCode)
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxMetadata+1))
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 	"understudy/session"
 )
 
-// prove derives the client's proof from its secret. It is false where too many secrets were tried.
-func (t *trip) prove() bool {
+// prove derives the client authentication. It is false where too many were tried.
+func (t *trip) prove(ctx context.Context) bool {
 	t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method}
 	if t.ask.Client.Secret == "" {
 		return true
 	}
 	if t.key == nil {
-		key, ok := t.g.secrets.key(t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID, t.ask.Client.Secret, t.v.address)
+		key, ok := t.g.secrets.key(ctx, t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID, t.ask.Client.Secret, t.v.address)
 		if !ok {
 			return false
 		}
@@ -27,6 +27,27 @@ func (t *trip) prove() bool {
 	}
 	t.proof.SecretID = t.g.c.Seal.SecretID(t.key)
 	return true
+}
+
+// proven derives the client authentication where that costs nothing because it was done before.
+func (t *trip) proven() bool {
+	if t.ask.Client.Secret != "" && t.key == nil {
+		t.key, _ = t.g.secrets.kept(t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID, t.ask.Client.Secret)
+		if t.key == nil {
+			t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method}
+			return false
+		}
+	}
+	return t.prove(context.Background())
+}
+
+// owns says whether the presented artifact is known to be the client's.
+func (t *trip) owns(ctx context.Context) bool {
+	if t.st.Known {
+		return t.st.Client == t.client()
+	}
+	st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place)
+	return err == nil && st.Known && st.Client == t.client()
 }
 
 // played is what the backup said, as a reply for the client.
@@ -49,7 +70,8 @@ func (t *trip) play(ctx context.Context, trigger string) played {
 }
 
 func (t *trip) playNow(ctx context.Context, trigger string) played {
-	if !t.prove() {
+	// A stranger's secret is not worth the work: the backup refuses for the artifact.
+	if !t.proven() && t.owns(ctx) && !t.prove(ctx) {
 		no := flow.NotNow("limited")
 		no.Definite = true // the primary is not asked in its place
 		t.g.Counts.Refused(t.v.tenant.Name, t.v.flow.Name(), no.Code)

@@ -26,7 +26,7 @@ func (g *Gateway) serveMetadata(w http.ResponseWriter, r *http.Request, t *Tenan
 		if !ok {
 			continue
 		}
-		if is := t.meta.adopt(r.Context(), base+wellKnown); is != nil {
+		if is := t.meta.adopt(r.Context(), base+wellKnown); is != nil && t.meta.lacks(r.Context(), path) {
 			g.serveDiscovery(w, r, is)
 			return true
 		}
@@ -76,12 +76,24 @@ func serveJSON(w http.ResponseWriter, r *http.Request, b []byte, etag string) {
 	h.Set("Cache-Control", "public, max-age=60")
 	if etag != "" {
 		h.Set("ETag", etag)
-		if r.Header.Get("If-None-Match") == etag {
+		if matches(r.Header.Values("If-None-Match"), etag) {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
 	}
 	w.Write(b)
+}
+
+// matches is the weak comparison of If-None-Match (RFC 9110, section 13.1.2). Our own tags hold no comma.
+func matches(lines []string, etag string) bool {
+	for _, line := range lines {
+		for tag := range strings.SplitSeq(line, ",") {
+			if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // writeRefusal writes an error in the protocol's words (RFC 6749, section 5.2).

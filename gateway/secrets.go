@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -8,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"understudy/health"
 	"understudy/session"
 )
 
@@ -34,20 +36,49 @@ func newSecrets(s *session.Sealer) *secrets {
 	return &secrets{seal: s, fast: fast, work: make(chan struct{}, 1), derived: map[[32]byte][]byte{}, attempts: map[string]*rate.Limiter{}}
 }
 
-// key returns the derived secret, or false where too many were tried.
-func (s *secrets) key(tenant, issuer, client, secret, address string) ([]byte, bool) {
+// kept returns the derived secret where it was derived before, and under which name it would be.
+func (s *secrets) kept(tenant, issuer, client, secret string) (key []byte, name [32]byte) {
 	m := hmac.New(sha256.New, s.fast)
 	for _, p := range []string{tenant, issuer, client, secret} {
 		m.Write([]byte(p))
 		m.Write([]byte{0})
 	}
-	id := [32]byte(m.Sum(nil))
+	name = [32]byte(m.Sum(nil))
 	s.mu.Lock()
-	if k, ok := s.derived[id]; ok {
-		s.mu.Unlock()
+	defer s.mu.Unlock()
+	return s.derived[name], name
+}
+
+// key returns the derived secret, or false where too many were tried, or ctx ended first. It is only called for a client
+// that presents an artifact of its own, or that the primary approved: who sends names at random gets no work done.
+func (s *secrets) key(ctx context.Context, tenant, issuer, client, secret, address string) ([]byte, bool) {
+	k, name := s.kept(tenant, issuer, client, secret)
+	if k != nil {
 		return k, true
 	}
-	who := tenant + "\x00" + client + "\x00" + address
+	if !s.allow(tenant + "\x00" + client + "\x00" + health.Network(address)) {
+		return nil, false
+	}
+	select {
+	case s.work <- struct{}{}:
+	case <-ctx.Done():
+		return nil, false
+	}
+	k = s.seal.SecretKey(tenant, issuer, client, secret)
+	<-s.work
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.derived) >= maxDerived {
+		clear(s.derived)
+	}
+	s.derived[name] = k
+	return k, true
+}
+
+// allow says whether one more secret may be tried.
+func (s *secrets) allow(who string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	lim := s.attempts[who]
 	if lim == nil {
 		if len(s.attempts) >= maxAttempts {
@@ -56,19 +87,5 @@ func (s *secrets) key(tenant, issuer, client, secret, address string) ([]byte, b
 		lim = rate.NewLimiter(rate.Limit(0.2), 10)
 		s.attempts[who] = lim
 	}
-	ok := lim.Allow()
-	s.mu.Unlock()
-	if !ok {
-		return nil, false
-	}
-	s.work <- struct{}{}
-	k := s.seal.SecretKey(tenant, issuer, client, secret)
-	<-s.work
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.derived) >= maxDerived {
-		clear(s.derived)
-	}
-	s.derived[id] = k
-	return k, true
+	return lim.Allow()
 }

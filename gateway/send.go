@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"understudy/flow"
+	"understudy/health"
 )
 
 const maxReplyBody = 1 << 20
@@ -88,6 +89,12 @@ func readAll(r io.Reader, told int64) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// answers says whether an error of asking for metadata is the primary's answer that it has none.
+func answers(err error) bool {
+	var s statusError
+	return errors.As(err, &s) && s >= 400 && s < 500
+}
+
 // probe does a real exchange with the token endpoint that no attack protection counts: a grant type that nobody
 // supports. A protocol error is a sign of life.
 func (t *Tenant) probe(ctx context.Context) error {
@@ -98,7 +105,10 @@ func (t *Tenant) probe(ctx context.Context) error {
 		}
 	}
 	if at == "" {
-		if _, err := t.meta.get(ctx, wellKnown); err != nil && !strings.HasPrefix(err.Error(), "status 4") {
+		if _, err := t.meta.get(ctx, wellKnown); err != nil && !answers(err) {
+			if exhausted(err) {
+				return fmt.Errorf("%w: %w", health.ErrOurs, err)
+			}
 			return err
 		}
 		return nil
@@ -113,11 +123,14 @@ func (t *Tenant) probe(ctx context.Context) error {
 	}
 	req.GetBody = nil
 	req.Host = t.Hosts[0]
-	t.forwarded(req, "", t.Scheme)
+	t.forwarded(req, origin{scheme: t.Scheme})
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
 	o, _ := exchange(t.transport, req, flow.Token)
 	if rule := classify(t.rules, o); rule != nil {
+		if rule.Origin == health.Ours {
+			return fmt.Errorf("%w: %w", health.ErrOurs, o.err)
+		}
 		if o.err != nil {
 			return fmt.Errorf("the probe failed: %s: %w", rule.Name, o.err)
 		}

@@ -28,7 +28,7 @@ type Tenant struct {
 	TLS      *tls.Config
 	Trusted  []netip.Prefix // peers whose X-Forwarded-* count
 	Health   health.Config
-	// InFlight bounds concurrent requests to the primary; 0: 1000.
+	// InFlight bounds concurrent requests to the primary, of pages and of protocol exchanges each; 0: 1000.
 	InFlight int
 	// Shadow is the share of healthy requests, in percent, for which the backup's answer is computed too.
 	Shadow float64
@@ -42,7 +42,8 @@ type Tenant struct {
 	transport *http.Transport
 	meta      *metadata
 	monitors  map[flow.Endpoint]*health.Monitor
-	slots     chan struct{}
+	pages     chan struct{} // requests in flight that are passed through
+	exchanges chan struct{} // and those at protocol endpoints, whose bodies are here
 	shadows   *rate.Limiter
 }
 
@@ -72,14 +73,26 @@ func (t *Tenant) newTransport() *http.Transport {
 	}
 }
 
+// origin is where a request comes from, as the peer or a trusted proxy says.
+type origin struct {
+	address, scheme string
+	host, port      string // as the client asked for them; "": as they came
+}
+
 // forwarded writes the X-Forwarded-* headers of an outgoing request, whatever came in.
-func (t *Tenant) forwarded(out *http.Request, address, scheme string) {
-	port := "80"
-	if scheme == "https" {
-		port = "443"
+func (t *Tenant) forwarded(out *http.Request, from origin) {
+	address, scheme, host, port := from.address, from.scheme, from.host, from.port
+	if host == "" {
+		host = out.Host
 	}
-	if i := strings.LastIndexByte(out.Host, ':'); i > strings.LastIndexByte(out.Host, ']') {
-		port = out.Host[i+1:]
+	if port == "" {
+		port = "80"
+		if scheme == "https" {
+			port = "443"
+		}
+		if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+			port = host[i+1:]
+		}
 	}
 	h := out.Header
 	delete(h, "Forwarded")
@@ -87,7 +100,7 @@ func (t *Tenant) forwarded(out *http.Request, address, scheme string) {
 	if address != "" {
 		h["X-Forwarded-For"] = []string{address}
 	}
-	v := [3]string{out.Host, scheme, port}
+	v := [3]string{host, scheme, port}
 	h["X-Forwarded-Host"], h["X-Forwarded-Proto"], h["X-Forwarded-Port"] = v[0:1:1], v[1:2:2], v[2:3:3]
 }
 

@@ -90,9 +90,9 @@ func (e *evidence) requester(grant string) string {
 	return ""
 }
 
-// network is what counts as one requester: an IPv4 address, or an IPv6 /48, within which a single client can choose.
+// Network is what counts as one requester: an IPv4 address, or an IPv6 /48, within which a single client can choose.
 // Anything else is taken as it is.
-func network(requester string) string {
+func Network(requester string) string {
 	a, err := netip.ParseAddr(requester)
 	if err != nil {
 		return requester

@@ -224,7 +224,7 @@ func (m *Monitor) FailureBy(grant, requester string, o Origin) {
 	if !m.breaker.IsClosed() {
 		return
 	}
-	m.failures.add(failure{grant: grant, requester: network(requester), at: m.c.Now(), beyond: o == Beyond})
+	m.failures.add(failure{grant: grant, requester: Network(requester), at: m.c.Now(), beyond: o == Beyond})
 	m.weigh("failures")
 	if o == Beyond && m.breaker.IsClosed() {
 		m.suspect()
@@ -243,7 +243,7 @@ func (m *Monitor) Elsewhere(grant string) bool {
 func (m *Monitor) ElsewhereBy(grant, requester string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.elsewhere(grant, network(requester))
+	return m.elsewhere(grant, Network(requester))
 }
 
 func (m *Monitor) elsewhere(grant, requester string) bool {

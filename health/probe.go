@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -15,6 +16,9 @@ const (
 	// disagreements is how many probes in a row must fail beside answered sign-ins for an alarm.
 	disagreements = 3
 )
+
+// ErrOurs is wrapped by a probe that failed for want of something of this machine's: it says nothing about the primary.
+var ErrOurs = errors.New("the probe could not be sent")
 
 // probing is what is known from probes.
 type probing struct {
@@ -158,6 +162,10 @@ func (m *Monitor) sinceProbe() bool {
 func (m *Monitor) probed(err error) {
 	now := m.c.Now()
 	p := &m.probing
+	if errors.Is(err, ErrOurs) {
+		p.ended, p.err, p.failing = now, err, false
+		return
+	}
 	answered := m.sinceProbe()
 	p.ended, p.err, p.failing = now, err, err != nil && !answered
 	if err == nil || !answered {

@@ -64,7 +64,7 @@ func (m *Monitor) overdue(now time.Time) (wait time.Duration, ok bool) {
 			break
 		}
 		m.flights.remove(f)
-		m.failures.add(failure{grant: f.grant, requester: network(f.requester), at: now})
+		m.failures.add(failure{grant: f.grant, requester: Network(f.requester), at: now})
 		found = true
 	}
 	if found {

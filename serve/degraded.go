@@ -22,6 +22,7 @@ type unable struct {
 	code  string // of the refusals
 	cause error
 	ring  *keys.Ring // nil: not even its public keys are known
+	list  *unkept    // nil: it does not open either
 }
 
 func (u *unable) Play(context.Context, *flow.Play) (*flow.Reply, *flow.Refusal, error) {
@@ -43,17 +44,30 @@ func (u *unable) Standing(context.Context, string, session.ID) (backup.Standing,
 
 func (u *unable) failed() error { return fmt.Errorf("%w: %w", errDegraded, u.cause) }
 
-func (u *unable) Refused(context.Context, *backup.Refused) error { return u.failed() }
+// lost notes that a mark of a tenant is not kept.
+func (u *unable) lost(tenant string) error {
+	if u.list == nil {
+		return u.failed()
+	}
+	if err := u.list.add(tenant); err != nil {
+		return fmt.Errorf("%w: %w", u.failed(), err)
+	}
+	return fmt.Errorf("%w: %w", backup.ErrStopped, u.failed())
+}
+
+func (u *unable) Refused(_ context.Context, r *backup.Refused) error { return u.lost(r.Tenant) }
 
 func (u *unable) Step(context.Context, string, session.ID, int64, session.Successor) error {
 	return u.failed()
 }
 
-func (u *unable) MarkGrant(context.Context, string, session.ID, int64, string, bool, bool) (bool, error) {
-	return false, u.failed()
+func (u *unable) MarkGrant(_ context.Context, g *backup.GrantMark) (bool, error) {
+	return false, u.lost(g.Tenant)
 }
 
-func (u *unable) Mark(context.Context, string, ...session.Mark) error { return u.failed() }
+func (u *unable) Mark(_ context.Context, tenant string, _ ...session.Mark) error {
+	return u.lost(tenant)
+}
 
 // PublicKeys returns those that exist and makes none: what the backup signed before must verify still.
 func (u *unable) PublicKeys(_ context.Context, tenant, issuer string, _ []string) ([]jose.JSONWebKey, error) {

@@ -33,6 +33,7 @@ import (
 type process struct {
 	started time.Time
 	lock    *os.File
+	unkept  *unkept
 	seal    *session.Sealer
 	db      *store.DB
 	ring    *keys.Ring
@@ -171,6 +172,9 @@ func (p *process) openParts() {
 		}
 		return
 	}
+	if p.unkept, err = openUnkept(o.DataDir); err != nil {
+		p.problems.add("store_failed", err, "free space or mend the disk, then restart")
+	}
 	if len(p.problems.backup()) == 0 {
 		if p.db, err = store.Open(filepath.Join(o.DataDir, "store"), store.Options{}); err != nil {
 			p.problems.add("store_failed", err, "free space or mend the disk, or move "+filepath.Join(o.DataDir, "store")+" away to begin anew (sign-ins and revocations it held are forgotten), then restart")
@@ -198,7 +202,7 @@ func (p *process) newBackup() gateway.Backup {
 		for _, x := range ps {
 			p.o.Log.Error("the backup does not play; sign-ins pass through", "code", x.Code, "error", x.Text, "mend", x.Mend)
 		}
-		return &unable{code: refusalCode(ps[0].Code), cause: errors.New(ps[0].Text), ring: p.ring}
+		return &unable{code: refusalCode(ps[0].Code), cause: errors.New(ps[0].Text), ring: p.ring, list: p.unkept}
 	}
 	if p.remote != nil {
 		return p.remote
@@ -208,9 +212,14 @@ func (p *process) newBackup() gateway.Backup {
 		kv = p.o.Hooks.KV(kv)
 	}
 	p.store = &session.Store{KV: kv, Seal: p.seal}
-	return &backup.Service{
+	s := &backup.Service{
 		Sessions: p.store, Keys: p.ring, Flows: Flows(), Policy: policy.PermitAll, Audit: p.signins, Log: p.o.Log, Now: time.Now,
+		Unkept: p.unkept.add,
 	}
+	if err := p.unkept.take(func(tenants ...string) error { return s.Mend(context.Background(), tenants...) }); err != nil {
+		p.o.Log.Error("what was lost of revocations is not made up for; their tenants are not played", "error", err)
+	}
+	return s
 }
 
 func refusalCode(problem string) string {
@@ -443,6 +452,9 @@ func (p *process) close() {
 		if err := p.remote.Close(); err != nil {
 			p.o.Log.Error("the spool does not close", "error", err)
 		}
+	}
+	if p.unkept != nil {
+		p.unkept.close()
 	}
 	if p.lock != nil {
 		p.lock.Close()

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/net/nettest"
 
+	"understudy/backup"
 	"understudy/gateway"
 	"understudy/session"
 )
@@ -314,10 +315,10 @@ func TestUnable(t *testing.T) {
 	if err := u.Mark(t.Context(), "t", session.Mark{}); err == nil {
 		t.Error("a mark was acknowledged")
 	}
-	if _, err := u.MarkGrant(t.Context(), "t", session.ID{}, 0, "", false, false); err == nil {
+	if _, err := u.MarkGrant(t.Context(), &backup.GrantMark{}); err == nil {
 		t.Error("a grant's mark was acknowledged")
 	}
-	if err := u.Refused(t.Context(), nil); err == nil {
+	if err := u.Refused(t.Context(), &backup.Refused{}); err == nil {
 		t.Error("a refusal was acknowledged")
 	}
 	if err := u.Step(t.Context(), "t", session.ID{}, 0, session.Successor{}); err == nil {

@@ -15,6 +15,11 @@ type Habit struct {
 	// not known.
 	Rotation string `cbor:"1,keyasint,omitempty"`
 	At       int64  `cbor:"2,keyasint"` // Unix nanoseconds
+
+	// Of an issuer: the newest not-before-policy that it was seen to tell (Unix seconds), and who showed it first.
+	NotBefore int64 `cbor:"3,keyasint,omitempty"`
+	Client    ID    `cbor:"4,keyasint,omitzero"`
+	Subject   ID    `cbor:"5,keyasint,omitzero"`
 }
 
 // Shape is the form of a token response.

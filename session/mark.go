@@ -18,7 +18,20 @@ const (
 	OfSession What = 's' // sid
 	OfGrant   What = 'g' // a refresh token and all its successors
 	OfClient  What = 'c'
+	OfIssuer  What = 'i'
+	OfPair    What = 'p' // a subject at one client: see Pair
 )
+
+// Pair is the pseudonym of a subject at one client; zero where one of them is.
+func Pair(client, subject ID) (id ID) {
+	if client.Zero() || subject.Zero() {
+		return ID{}
+	}
+	for i := range id {
+		id[i] = client[i] ^ subject[(i+1)%len(id)]
+	}
+	return id
+}
 
 // Mark says that sign-ins are over (design, law 3).
 //
@@ -29,7 +42,7 @@ type Mark struct {
 	ID    ID     `cbor:"1,keyasint"`
 	Final bool   `cbor:"2,keyasint"`
 	At    int64  `cbor:"3,keyasint"` // Unix nanoseconds
-	Cause string `cbor:"4,keyasint"` // "operator", "logout", "revocation", "refused", "reuse"
+	Cause string `cbor:"4,keyasint"` // "operator", "logout", "revocation", "refused", "reuse", "not_before", "marks_lost"
 	// Told is true where the primary itself knows: it approved a logout or refused an artifact.
 	Told bool `cbor:"5,keyasint"`
 	// Lifted is the time at which an operator lifted an inferred mark; it then blocks nothing.
@@ -98,6 +111,15 @@ func (s *Store) mark(tenant string, final bool, of What, id ID) (*Mark, error) {
 	return &m, nil
 }
 
+// Marked says whether there is a mark of the given finality about something that is not older than at.
+func (s *Store) Marked(tenant string, final bool, of What, id ID, at int64) (bool, error) {
+	if there, err := s.marks.has(s, spaceMark, fingerprintOf(tenantHash(tenant), finality(final), byte(of), id[:])); err != nil || !there {
+		return false, err
+	}
+	m, err := s.mark(tenant, final, of, id)
+	return m != nil && m.At >= at, err
+}
+
 // Blocking returns the marks that block a door, final ones first, or none. Where a mark cannot be read the error says
 // so, and the answer is no.
 func (s *Store) Blocking(tenant string, d *Door) ([]Mark, error) {
@@ -107,7 +129,7 @@ func (s *Store) Blocking(tenant string, d *Door) ([]Mark, error) {
 		for _, of := range [...]struct {
 			what What
 			id   ID
-		}{{OfTenant, ID{}}, {OfSubject, d.Subject}, {OfSession, d.Session}, {OfGrant, d.Grant}, {OfClient, d.Client}} {
+		}{{OfTenant, ID{}}, {OfSubject, d.Subject}, {OfSession, d.Session}, {OfGrant, d.Grant}, {OfClient, d.Client}, {OfIssuer, d.Issuer}, {OfPair, Pair(d.Client, d.Subject)}} {
 			if of.id.Zero() && of.what != OfTenant {
 				continue
 			}

@@ -104,6 +104,7 @@ type Door struct {
 	Ends       int64  `cbor:"12,keyasint"` // the artifact's own end at the primary; 0: not told
 	Superseded int64  `cbor:"13,keyasint"` // since when a newer artifact has taken its place; 0: it is the newest
 	Hash       uint32 `cbor:"14,keyasint"` // stable for the grant: splits traffic in a ramp
+	Issuer     ID     `cbor:"15,keyasint,omitzero"`
 }
 
 // Expires is when the door and its record are forgotten.

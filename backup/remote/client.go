@@ -353,9 +353,8 @@ func (c *Client) Step(ctx context.Context, tenant string, lookup session.ID, at 
 
 // MarkGrant keeps at the backup, or in the spool until it answers, that an artifact's grant is over. It is true where the
 // backup knows the artifact; false and nil may mean that it is only spooled.
-func (c *Client) MarkGrant(ctx context.Context, tenant string, lookup session.ID, at int64, cause string, told, sessionToo bool) (bool, error) {
+func (c *Client) MarkGrant(ctx context.Context, m *backup.GrantMark) (bool, error) {
 	ctx = context.WithoutCancel(ctx)
-	m := &markGrantMessage{tenant, lookup, at, cause, told, sessionToo}
 	err := fmt.Errorf("%w (mark_grant)", ErrAway)
 	if !c.away.Load() {
 		var a boolAnswer

@@ -144,17 +144,17 @@ func (d *drain) mark(ctx context.Context, m *mark) error {
 		for _, id := range ids {
 			g.Lookup = id
 			var a boolAnswer
-			if err := c.call(ctx, methodMarkGrant, c.t.Write, false, g, &a); err != nil {
+			if err := c.call(ctx, methodMarkGrant, c.t.Write, false, &g, &a); err != nil {
 				return err
 			}
 		}
 		var ms []session.Mark
 		for _, l := range ls {
-			// A grant that begins in the spool is named after its first record.
-			ms = append(ms, session.Mark{Of: session.OfGrant, ID: l.record, Final: true, At: g.At, Cause: g.Cause, Told: g.Told})
-			if g.Session && !l.session.Zero() {
-				ms = append(ms, session.Mark{Of: session.OfSession, ID: l.session, Final: g.Cause == "logout", At: g.At, Cause: g.Cause, Told: g.Told})
+			if !g.Client.Zero() && l.client != g.Client {
+				return nil // the wrong client marks nothing
 			}
+			// A grant that begins in the spool is named after its first record.
+			ms = append(ms, g.Marks(l.record, l.session)...)
 		}
 		return d.put(ctx, g.Tenant, ms)
 	}
@@ -167,14 +167,11 @@ func (d *drain) mark(ctx context.Context, m *mark) error {
 	}
 	ids, ls := c.spool.family(r.Tenant, r.Lookup)
 	var ms []session.Mark
-	inferred := func(grant session.ID) {
-		ms = append(ms, session.Mark{Of: session.OfGrant, ID: grant, At: r.Sent, Cause: "refused", Told: true})
-	}
 	for _, l := range ls {
 		if l.client != r.Client {
 			return nil // the wrong client marks nothing
 		}
-		inferred(l.record)
+		ms = append(ms, r.Marks(l.record, l.session, l.subject)...)
 	}
 	if len(ls) > 0 {
 		for _, id := range ids {
@@ -183,7 +180,7 @@ func (d *drain) mark(ctx context.Context, m *mark) error {
 				return err
 			}
 			if st.Known {
-				inferred(st.Grant)
+				ms = append(ms, r.Marks(st.Grant, session.ID{}, session.ID{})...)
 			}
 		}
 	}

@@ -36,7 +36,7 @@ type Backup interface {
 	Standing(ctx context.Context, tenant string, lookup session.ID) (backup.Standing, error)
 	Refused(ctx context.Context, r *backup.Refused) error
 	Step(ctx context.Context, tenant string, lookup session.ID, at int64, v session.Successor) error
-	MarkGrant(ctx context.Context, tenant string, lookup session.ID, at int64, cause string, told, session bool) (bool, error)
+	MarkGrant(ctx context.Context, g *backup.GrantMark) (bool, error)
 	Mark(ctx context.Context, tenant string, ms ...session.Mark) error
 	PublicKeys(ctx context.Context, tenant, issuer string, algs []string) ([]jose.JSONWebKey, error)
 }

@@ -83,8 +83,8 @@ func methods(c codec) map[string]method {
 		methodStep: row(c, playMessage, func(ctx context.Context, svc Backup, in *stepMessage) (any, error) {
 			return noAnswer{}, svc.Step(ctx, in.Tenant, in.Lookup, in.At, in.Successor)
 		}),
-		methodMarkGrant: row(c, smallMessage, func(ctx context.Context, svc Backup, in *markGrantMessage) (any, error) {
-			known, err := svc.MarkGrant(ctx, in.Tenant, in.Lookup, in.At, in.Cause, in.Told, in.Session)
+		methodMarkGrant: row(c, smallMessage, func(ctx context.Context, svc Backup, in *backup.GrantMark) (any, error) {
+			known, err := svc.MarkGrant(ctx, in)
 			return boolAnswer{known}, err
 		}),
 		methodMark: row(c, markMessage, func(ctx context.Context, svc Backup, in *markMessageBody) (any, error) {

@@ -62,6 +62,7 @@ type lesson struct {
 	client  session.ID
 	record  session.ID
 	session session.ID
+	subject session.ID
 	lookups []session.ID
 }
 
@@ -71,7 +72,7 @@ type mark struct {
 	size    int64
 	refused bool // by a running backup, for good
 
-	Grant   *markGrantMessage `cbor:"0,keyasint,omitempty"`
+	Grant   *backup.GrantMark `cbor:"0,keyasint,omitempty"`
 	Refused *backup.Refused   `cbor:"1,keyasint,omitempty"`
 	Marks   *markMessageBody  `cbor:"2,keyasint,omitempty"`
 	Step    *stepMessage      `cbor:"3,keyasint,omitempty"`
@@ -224,7 +225,7 @@ func (s *spool) next() uint64 {
 }
 
 func (s *spool) addLesson(seq uint64, size int64, l *backup.Learned) {
-	x := &lesson{seq: seq, size: size + indexBytes, tenant: l.Tenant, client: l.Client, record: l.Sealed.Record, session: l.Session, lookups: lookups(l)}
+	x := &lesson{seq: seq, size: size + indexBytes, tenant: l.Tenant, client: l.Client, record: l.Sealed.Record, session: l.Session, subject: l.Subject, lookups: lookups(l)}
 	s.last = max(s.last, seq)
 	s.learned = append(s.learned, x)
 	s.bytes[0] += x.size

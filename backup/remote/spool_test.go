@@ -136,22 +136,22 @@ func TestEndedWhileTheBackupIsAway(t *testing.T) {
 		end   func(t *testing.T, cl *remote.Client, s *remote.SignIn, at int64)
 	}{
 		{"revoked with the newest token", false, func(t *testing.T, cl *remote.Client, s *remote.SignIn, at int64) {
-			if _, err := cl.MarkGrant(t.Context(), s.Tenant, s.Keys("rt-2").Lookup, at, "revocation", true, false); err != nil {
+			if _, err := cl.MarkGrant(t.Context(), &backup.GrantMark{Tenant: s.Tenant, Lookup: s.Keys("rt-2").Lookup, At: at, Cause: "revocation", Told: true, Session: false}); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		{"revoked with the newest token, first known before", true, func(t *testing.T, cl *remote.Client, s *remote.SignIn, at int64) {
-			if _, err := cl.MarkGrant(t.Context(), s.Tenant, s.Keys("rt-2").Lookup, at, "revocation", true, false); err != nil {
+			if _, err := cl.MarkGrant(t.Context(), &backup.GrantMark{Tenant: s.Tenant, Lookup: s.Keys("rt-2").Lookup, At: at, Cause: "revocation", Told: true, Session: false}); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		{"revoked with the oldest token", false, func(t *testing.T, cl *remote.Client, s *remote.SignIn, at int64) {
-			if _, err := cl.MarkGrant(t.Context(), s.Tenant, s.Keys("rt-0").Lookup, at, "revocation", true, false); err != nil {
+			if _, err := cl.MarkGrant(t.Context(), &backup.GrantMark{Tenant: s.Tenant, Lookup: s.Keys("rt-0").Lookup, At: at, Cause: "revocation", Told: true, Session: false}); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		{"logged out", false, func(t *testing.T, cl *remote.Client, s *remote.SignIn, at int64) {
-			if _, err := cl.MarkGrant(t.Context(), s.Tenant, s.Keys("rt-1").Lookup, at, "logout", true, true); err != nil {
+			if _, err := cl.MarkGrant(t.Context(), &backup.GrantMark{Tenant: s.Tenant, Lookup: s.Keys("rt-1").Lookup, At: at, Cause: "logout", Told: true, Session: true}); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -297,7 +297,7 @@ func TestFullSpoolDropsTheOldestLearnedAndNoMark(t *testing.T) {
 		t.Errorf("%d marks, %+v", marks, c)
 	}
 	// A revocation that passes by and is kept nowhere holds its tenant, and no other, also when the backup is back.
-	if _, err := cl.MarkGrant(t.Context(), s.Tenant, session.NewID(), time.Now().UnixNano(), "revocation", true, false); !errors.Is(err, remote.ErrSpoolFull) {
+	if _, err := cl.MarkGrant(t.Context(), &backup.GrantMark{Tenant: s.Tenant, Lookup: session.NewID(), At: time.Now().UnixNano(), Cause: "revocation", Told: true, Session: false}); !errors.Is(err, remote.ErrSpoolFull) {
 		t.Fatal(err)
 	}
 	svc := remote.StartService(t)
@@ -374,7 +374,7 @@ func TestNothingReadableLiesInTheSpool(t *testing.T) {
 	s.Tenant, s.Issuer, s.Client = "tenant-that-is-named", "https://issuer-that-is-named.test", "client-that-is-named"
 	l := s.Learned(t, "", "refresh-token-that-is-secret", time.Now())
 	learn(t, cl, l)
-	if _, err := cl.MarkGrant(t.Context(), s.Tenant, l.Sealed.Doors[0].Lookup, 1, "cause-that-is-named", true, true); err != nil {
+	if _, err := cl.MarkGrant(t.Context(), &backup.GrantMark{Tenant: s.Tenant, Lookup: l.Sealed.Doors[0].Lookup, At: 1, Cause: "cause-that-is-named", Told: true, Session: true}); err != nil {
 		t.Fatal(err)
 	}
 	stop()

@@ -64,15 +64,6 @@ type stepMessage struct {
 	Successor session.Successor `cbor:"3,keyasint"`
 }
 
-type markGrantMessage struct {
-	Tenant  string     `cbor:"0,keyasint"`
-	Lookup  session.ID `cbor:"1,keyasint"`
-	At      int64      `cbor:"2,keyasint"`
-	Cause   string     `cbor:"3,keyasint"`
-	Told    bool       `cbor:"4,keyasint"`
-	Session bool       `cbor:"5,keyasint"`
-}
-
 type markMessageBody struct {
 	Tenant string         `cbor:"0,keyasint"`
 	Marks  []session.Mark `cbor:"1,keyasint"`

@@ -189,7 +189,7 @@ func FuzzServer(f *testing.F) {
 	for i, v := range []any{
 		pingMessage{}, s.Play("rt"), learnMessageBody{[]backup.Learned{*s.Learned(f, "", "rt", time.Now())}}, standingMessage{"acme", s.Keys("rt").Lookup},
 		backup.Refused{Tenant: "acme", Lookup: s.Keys("rt").Lookup, Error: "invalid_grant", Sent: 1}, stepMessage{"acme", s.Keys("rt").Lookup, 1, session.Successor{State: session.Pending}},
-		markGrantMessage{"acme", s.Keys("rt").Lookup, 1, "logout", true, true}, markMessageBody{"acme", []session.Mark{{Of: session.OfSubject, Final: true, At: 1}}},
+		backup.GrantMark{Tenant: "acme", Lookup: s.Keys("rt").Lookup, At: 1, Cause: "logout", Told: true, Session: true}, markMessageBody{"acme", []session.Mark{{Of: session.OfSubject, Final: true, At: 1}}},
 		keysMessage{"acme", "https://id.test", nil},
 	} {
 		b, err := c.encode(v)

@@ -159,6 +159,16 @@ func credentials(h http.Header, f url.Values) (flow.Credentials, string) {
 	return flow.Credentials{ID: bodyID, Method: "none"}, ""
 }
 
+// ClientID is the client that a request names in whatever way, as a primary that approved the request understood it; "" where
+// that cannot be seen. Nothing is proven by it.
+func ClientID(r *flow.Request) string {
+	c, _ := credentials(r.HTTP.Header, r.Form)
+	if c.ID != "" {
+		return c.ID
+	}
+	return payload(r.Form.Get("client_assertion")).Text("sub") // RFC 7523, section 3: the client
+}
+
 // basic reads HTTP Basic with the form encoding that RFC 6749, section 2.3.1 asks for. A client that does not encode is
 // read as it is where decoding changes nothing or fails.
 func basic(h http.Header) (user, pass string, ok bool) {

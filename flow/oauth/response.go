@@ -29,7 +29,7 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 		return nil // nothing that could be continued
 	}
 	end, bound := ends(o, refreshToken, r.Sent)
-	l := &flow.Lesson{Artifacts: []flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}}
+	l := &flow.Lesson{NotBefore: seconds(o, "not-before-policy"), Artifacts: []flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}}
 	rec := &session.Record{
 		Format: session.RecordFormat, Tenant: x.r.Tenant, Issuer: x.r.Issuer, Client: x.ask.Client.ID,
 		Grant: grant, Asked: x.ask.Scope, Scope: strings.Fields(o.Text("scope")), Resource: x.ask.Resource,
@@ -232,6 +232,18 @@ func segment(s string) (session.Object, error) {
 		return nil, replyError("not base64url")
 	}
 	return session.ParseObject(b)
+}
+
+// Over is what the words beside an error say is over: Keycloak's about a refresh token whose user or session is not what
+// it was. 0: no more than the error says.
+func Over(description string) session.What {
+	switch description {
+	case "User disabled", "User not found", "Account disabled":
+		return session.OfSubject
+	case "Session not active", "User logged out":
+		return session.OfSession
+	}
+	return 0
 }
 
 // ends is when the refresh token ends at the primary, as far as it says so: refresh_expires_in (Keycloak),
