@@ -301,11 +301,17 @@ func TestKill(t *testing.T) {
 			}
 		}
 		// Tear the last line as a kill in the middle of a write does, then go on.
-		name := files(t, dir)[len(files(t, dir))-1]
-		path := filepath.Join(dir, name)
-		st, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
+		var path string
+		var st os.FileInfo
+		for _, name := range files(t, dir) {
+			at := filepath.Join(dir, name)
+			of, err := os.Stat(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if of.Size() > 0 { // the newest may have been begun by what was killed, and hold nothing
+				path, st = at, of
+			}
 		}
 		if err := os.Truncate(path, st.Size()-int64(20+round)); err != nil {
 			t.Fatal(err)

@@ -206,7 +206,11 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 			return Outcome{}, err
 		}
 	}
-	if err := s.learnClient(&b.Batch, l, superseded); err != nil {
+	idle := int64(0)
+	if parent != nil && superseded == 0 && parent.Ends == 0 {
+		idle = l.Sent - parent.Approved
+	}
+	if err := s.learnClient(&b.Batch, l, superseded, idle); err != nil {
 		return Outcome{}, err
 	}
 	return Outcome{Unlearned: d.Unlearned}, nil
@@ -232,7 +236,7 @@ func (s *Service) supersede(b *learning, l *Learned, lookup session.ID, d *sessi
 
 // learnClient keeps what the exchange shows about the client: an accepted secret, the shape of its replies, and what
 // becomes of superseded tokens.
-func (s *Service) learnClient(b *store.Batch, l *Learned, superseded int64) error {
+func (s *Service) learnClient(b *store.Batch, l *Learned, superseded, idle int64) error {
 	if !l.SecretID.Zero() {
 		was, err := s.Sessions.Secret(l.Tenant, l.Client, l.SecretID)
 		if err != nil {
@@ -264,19 +268,31 @@ func (s *Service) learnClient(b *store.Batch, l *Learned, superseded int64) erro
 	if superseded != 0 && superseded < l.Sent {
 		return s.rotation(b, l.Tenant, l.Client, "accepts", l.Sent)
 	}
+	if idle > 0 {
+		return s.habit(b, l.Tenant, l.Client, l.Sent, func(h *session.Habit) bool { return h.Accepted(idle) })
+	}
 	return nil
+}
+
+// habit changes what is known of a client; f says whether it changed anything.
+func (s *Service) habit(b *store.Batch, tenant string, client session.ID, at int64, f func(*session.Habit) bool) error {
+	h, err := s.Sessions.Habit(tenant, client)
+	if err != nil || !f(h) {
+		return err
+	}
+	h.At = max(at, h.At+1)
+	return s.Sessions.PutHabit(b, tenant, client, h)
 }
 
 // secretStep is how often it is written down again that a secret was accepted.
 const secretStep = int64(5 * time.Minute)
 
 func (s *Service) rotation(b *store.Batch, tenant string, client session.ID, what string, at int64) error {
-	h, err := s.Sessions.Habit(tenant, client)
-	if err != nil || h.Rotation == what {
-		return err
-	}
-	h.Rotation, h.At = what, at
-	return s.Sessions.PutHabit(b, tenant, client, h)
+	return s.habit(b, tenant, client, at, func(h *session.Habit) bool {
+		was := h.Rotation
+		h.Rotation = what
+		return was != what
+	})
 }
 
 // Refused is what the gateway tells the backup when the primary refused an artifact or a client.
@@ -331,6 +347,18 @@ func (s *Service) Refused(ctx context.Context, r *Refused) error {
 		if d.Superseded != 0 && d.Superseded < r.Sent {
 			if err := s.rotation(&b, r.Tenant, d.Client, "refuses", r.Sent); err != nil {
 				return err
+			}
+		}
+		if d.Superseded == 0 && d.Ends == 0 && d.Kind == session.RefreshToken && r.Over == 0 {
+			marks, err := s.Sessions.Blocking(r.Tenant, d)
+			if err != nil {
+				return err
+			}
+			if len(marks) == 0 { // it was not known to be over
+				err := s.habit(&b, r.Tenant, d.Client, r.Sent, func(h *session.Habit) bool { return h.Refused(r.Sent - d.Approved) })
+				if err != nil {
+					return err
+				}
 			}
 		}
 		for _, m := range r.Marks(d.Grant, d.Session, d.Subject) {

@@ -124,6 +124,15 @@ func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
 	case d.Ends != 0 && d.Ends <= a.play.Outage:
 		return flow.NotNow("artifact_ended")
 	}
+	if d.Ends == 0 && d.Kind == session.RefreshToken {
+		h, err := s.Sessions.Habit(a.play.Tenant, d.Client)
+		if err != nil {
+			return flow.NotNow("store_failed")
+		}
+		if idle := h.Idle(); idle > 0 && d.Approved+idle <= a.play.Outage {
+			return flow.NotNow("artifact_ended")
+		}
+	}
 	return nil
 }
 
@@ -328,11 +337,14 @@ func (s *Service) stop(tenant string, cause error) error {
 	return fmt.Errorf("%w: %w", ErrStopped, cause)
 }
 
-// Stopped says why the backup does not play for a tenant, "" where it does.
-func (s *Service) Stopped(tenant string) string {
-	why, _ := s.stopped.Load(tenant)
-	text, _ := why.(string)
-	return text
+// Stopped are the tenants for which the backup does not play any more, and why.
+func (s *Service) Stopped() map[string]string {
+	out := map[string]string{}
+	s.stopped.Range(func(tenant, why any) bool {
+		out[tenant.(string)] = why.(string)
+		return true
+	})
+	return out
 }
 
 // Mend marks what was approved until now of tenants whose marks could not be kept before a restart: the primary must

@@ -184,6 +184,11 @@ type Tenant struct {
 	// Share of healthy requests, in percent, for which the backup's answer is computed beside the primary's and compared;
 	// 0 turns it off. Default: 5.
 	ShadowPercent *float64 `yaml:"shadow_percent"`
+
+	// Whether a sign-in is refused that was ended (by a logout or a revocation) with the primary's knowledge, although the
+	// primary goes on approving it. Default: false, which passes it with an alarm. What was ended while the primary was away,
+	// or by an operator here, is always refused.
+	RefuseRevoked bool `yaml:"refuse_revoked"`
 }
 
 // Upstream is where the primary really is.

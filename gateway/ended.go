@@ -80,11 +80,11 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 	known, err := t.g.ended(ctx, t.v, form, false)
 	switch {
 	case err != nil:
-		return t.refuse(flow.NotNow("mark_not_kept"))
+		return t.notKept()
 	case !known:
 		return nil
 	}
-	t.g.Counts.Answered(t.v.tenant.Name, string(t.v.endpoint), "ended_here")
+	t.g.note(t.v, "revoked", "ended_here", "")
 	if t.v.endpoint == flow.EndSession {
 		return t.reply(http.StatusNoContent, http.Header{"Cache-Control": {"no-store"}}, nil)
 	}
@@ -132,7 +132,7 @@ func (t *trip) ownToken(ctx context.Context) *http.Response {
 	case flow.Introspection, flow.Revocation, flow.EndSession:
 		for _, name := range []string{"token", "id_token_hint"} {
 			if x := v.request.Form.Get(name); x != "" && oauth.Issued(x, t.g.c.Seal.Look) {
-				t.g.Counts.Refused(v.tenant.Name, string(v.endpoint), "own_token")
+				t.g.note(v, "refused", "own_token", "")
 				return t.refuse(flow.NotNow("own_token"))
 			}
 		}

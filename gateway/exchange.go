@@ -100,8 +100,8 @@ func (t *trip) forbidden(ctx context.Context) *http.Response {
 	}
 	for _, token := range all {
 		st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.g.lookup(t.v, token))
-		if err == nil && st.Revoked {
-			t.g.Counts.Refused(t.v.tenant.Name, t.v.flow.Name(), "revoked")
+		if err == nil && (st.Revoked || st.Told && t.v.tenant.RefuseRevoked) {
+			t.g.note(t.v, "refused", "revoked", "revoked_here")
 			return t.refuse(flow.No("revoked", http.StatusBadRequest, "invalid_grant"))
 		}
 	}
@@ -120,11 +120,11 @@ func (t *trip) plain(ctx context.Context) (*http.Response, error) {
 		}
 		if ends(t.v.endpoint, o.status, o.header) {
 			if _, err := t.g.ended(ctx, t.v, t.v.request.Form, true); err != nil {
-				return t.refuse(flow.NotNow("mark_not_kept")), nil
+				return t.notKept(), nil
 			}
 		}
-		if no := t.refused(ctx, o); no != nil {
-			return t.refuse(no), nil
+		if !t.refused(ctx, o) {
+			return t.notKept(), nil
 		}
 	} else if rule.Origin != health.Ours {
 		t.codeAgain(ctx)
@@ -146,6 +146,7 @@ func (t *trip) pass(rule *Rule, o *outcome, resp *http.Response) (*http.Response
 		return resp, nil
 	}
 	t.g.Counts.Failed(t.v.tenant.Name, string(t.v.endpoint))
+	t.g.note(t.v, "refused", "primary_failed", rule.Name)
 	return t.refuse(flow.NotNow("primary_failed")), nil
 }
 
@@ -192,7 +193,7 @@ func (t *trip) run(ctx context.Context) (*http.Response, error) {
 	}
 	body := t.v.request.Body
 	switch {
-	case st.Revoked:
+	case st.Revoked, st.Told && t.v.tenant.RefuseRevoked:
 		// The primary could not have heard of it: the refusal, and its line in the log, come from the backup.
 		return t.play(ctx, "revoked_here").resp, nil
 	case t.g.late.inFlight(t.lookup, st.Successor):
@@ -374,18 +375,18 @@ func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*
 	if t.st.Known && o.object.Text("error") == "invalid_grant" && !t.st.Told {
 		t.monitor.Refused(t.grant)
 	}
-	if no := t.refused(ctx, o); no != nil {
-		return t.refuse(no), nil
+	if !t.refused(ctx, o) && resp != nil {
+		return t.notKept(), nil
 	}
 	return resp, nil
 }
 
 // refused keeps durably, before the client is told, that the primary refused the artifact or the client. Where that
 // cannot be kept, the client is not told yet.
-func (t *trip) refused(ctx context.Context, o *outcome) *flow.Refusal {
+func (t *trip) refused(ctx context.Context, o *outcome) (kept bool) {
 	e := o.object.Text("error")
 	if o.status < 400 || !refuses(e, o.status) || t.v.exchange == nil {
-		return nil
+		return true
 	}
 	if !t.proven() && t.st.Known && t.st.Client == t.client() {
 		t.prove(ctx)
@@ -395,14 +396,16 @@ func (t *trip) refused(ctx context.Context, o *outcome) *flow.Refusal {
 		Over: oauth.Over(o.object.Text("error_description")),
 	}
 	err := t.g.c.Backup.Refused(context.WithoutCancel(ctx), r)
-	if err == nil {
-		return nil
+	if err != nil {
+		t.g.c.Log.Error("the primary's refusal is not kept", "tenant", t.v.tenant.Name, "error", err)
 	}
-	t.g.c.Log.Error("the primary's refusal is not kept", "tenant", t.v.tenant.Name, "error", err)
-	if errors.Is(err, backup.ErrStopped) {
-		return nil // nothing of this tenant is played any more
-	}
-	return flow.NotNow("mark_not_kept")
+	return err == nil || errors.Is(err, backup.ErrStopped) // nothing of this tenant is played any more
+}
+
+// notKept is the reply where the primary's own must not go out yet.
+func (t *trip) notKept() *http.Response {
+	t.g.note(t.v, "refused", "mark_not_kept", "")
+	return t.refuse(flow.NotNow("mark_not_kept"))
 }
 
 func (t *trip) client() session.ID {

@@ -12,6 +12,7 @@ import (
 type IssuerState struct {
 	Issuer     string    `json:"issuer"`
 	Fetched    time.Time `json:"fetched"`           // when its metadata and keys were last found good
+	Stale      bool      `json:"stale,omitempty"`   // they are too old to be published any more
 	Problem    string    `json:"problem,omitempty"` // why the keys cannot be merged
 	Algorithms []string  `json:"algorithms"`        // of the primary's signing keys
 	Keys       int       `json:"primaryKeys"`
@@ -43,7 +44,7 @@ func (g *Gateway) IssuerStates(tenant string) []IssuerState {
 			continue
 		}
 		for _, is := range t.meta.issuers() {
-			s := IssuerState{Issuer: is.ID, Fetched: is.fetched, Problem: is.problem, Algorithms: slices.Sorted(slices.Values(is.algs)), Keys: len(is.keyset)}
+			s := IssuerState{Issuer: is.ID, Fetched: is.fetched, Stale: t.meta.stale(is), Problem: is.problem, Algorithms: slices.Sorted(slices.Values(is.algs)), Keys: len(is.keyset)}
 			for kid, v := range is.vanished {
 				if v.held {
 					s.Held = append(s.Held, kid)

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"understudy/audit"
 	"understudy/backup"
 	"understudy/flow"
 	"understudy/health"
@@ -55,8 +56,10 @@ type Config struct {
 	DataDir string
 	// HealthPath is answered on the traffic port, for balancers; "": "/.understudy/health".
 	HealthPath string
-	Log        *slog.Logger
-	Now        func() time.Time
+	// Audit takes the lines of what the gateway decides by itself; nil: they are not kept.
+	Audit *audit.Log
+	Log   *slog.Logger
+	Now   func() time.Time
 }
 
 // Gateway is an http.Handler. Run must be running.
@@ -183,12 +186,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.find(r) // an issuer that is known only now
 	}
 	switch v.endpoint {
-	case flow.Discovery:
-		g.serveDiscovery(w, r, v.issuer)
-		return
-	case flow.JWKS:
-		g.serveKeys(w, r, v.issuer)
-		return
+	case flow.Discovery, flow.JWKS:
+		if !t.meta.stale(v.issuer) {
+			g.servePublished(w, r, v)
+			return
+		}
 	case flow.Other:
 		if g.serveMetadata(w, r, t) {
 			return
@@ -376,6 +378,7 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 		case errors.Is(err, errOurs), exhausted(err):
 			code = "overloaded"
 		}
+		g.note(v, "refused", code, "")
 		writeRefusal(w.Header(), w, flow.NotNow(code), v.request)
 		return
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"understudy/flow"
+	"understudy/session"
 )
 
 // metadata fetches, checks, keeps and merges the metadata of a tenant's issuers. It asks the configured upstream itself
@@ -185,6 +186,12 @@ func (m *metadata) allowed(at string) bool {
 	return len(m.flight) < maxFlight && len(m.issuers()) < maxIssuers && len(m.tried) < maxTried && len(at) <= 512 &&
 		(!again || now.Sub(t) >= retryAfter)
 }
+
+// staleAfter is how old a copy may be that is still published: nothing that the backup could answer is older. Then the
+// primary is asked again, and its keys are its own word.
+const staleAfter = session.Lifetime
+
+func (m *metadata) stale(is *issuer) bool { return m.now().Sub(is.fetched) > staleAfter }
 
 // refresh fetches one issuer's metadata and keys and, where they pass the check, replaces the last good copy.
 func (m *metadata) refresh(ctx context.Context, at string) error {

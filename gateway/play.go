@@ -74,7 +74,7 @@ func (t *trip) playNow(ctx context.Context, trigger string) played {
 	if !t.proven() && t.owns(ctx) && !t.prove(ctx) {
 		no := flow.NotNow("limited")
 		no.Definite = true // the primary is not asked in its place
-		t.g.Counts.Refused(t.v.tenant.Name, t.v.flow.Name(), no.Code)
+		t.g.note(t.v, "refused", no.Code, trigger)
 		return played{t.refuse(no), no}
 	}
 	p := t.message(trigger)
@@ -82,6 +82,8 @@ func (t *trip) playNow(ctx context.Context, trigger string) played {
 	if err != nil {
 		t.g.c.Log.Error("the backup failed", "tenant", p.Tenant, "error", err)
 		no = flow.NotNow("backup_failed")
+		t.g.note(t.v, "refused", no.Code, trigger)
+		return played{t.refuse(no), no}
 	}
 	if no != nil {
 		t.g.Counts.Refused(p.Tenant, p.Flow, no.Code)

@@ -49,6 +49,15 @@ func (g *Gateway) notice(r *http.Request, t *Tenant) bool {
 	return t.meta.adopt(r.Context(), at) != nil
 }
 
+// servePublished answers discovery and key sets.
+func (g *Gateway) servePublished(w http.ResponseWriter, r *http.Request, v *visit) {
+	if v.endpoint == flow.Discovery {
+		g.serveDiscovery(w, r, v.issuer)
+		return
+	}
+	g.serveKeys(w, r, v.issuer)
+}
+
 func (g *Gateway) serveDiscovery(w http.ResponseWriter, r *http.Request, is *issuer) {
 	serveJSON(w, r, is.document, is.docETag)
 }

@@ -27,7 +27,7 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request, v *visit) bool {
 		if errors.As(err, &large) {
 			no = flow.No("body_too_large", http.StatusRequestEntityTooLarge, "invalid_request")
 		}
-		g.Counts.Refused(v.tenant.Name, string(v.endpoint), no.Code)
+		g.note(v, "refused", no.Code, "")
 		writeRefusal(w.Header(), w, no, nil)
 		return false
 	}

@@ -33,6 +33,9 @@ type Tenant struct {
 	// Shadow is the share of healthy requests, in percent, for which the backup's answer is computed too.
 	Shadow float64
 
+	// RefuseRevoked refuses also what the primary itself should know to be over. Else that it approves it is an alarm.
+	RefuseRevoked bool
+
 	// ProbeClient is a client_id that probes name; "": none.
 	ProbeClient string
 

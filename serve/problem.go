@@ -30,9 +30,11 @@ func (p *problems) has(code string) bool {
 	return slices.ContainsFunc(p.all(), func(x admin.Problem) bool { return x.Code == code })
 }
 
-// backup are those without which the backup cannot play.
-func (p *problems) backup() []admin.Problem {
-	return slices.DeleteFunc(p.all(), func(x admin.Problem) bool { return x.Code == "core_dumps" })
+// backup are those without which the backup cannot play. One that runs elsewhere does not need this process's log.
+func (p *problems) backup(elsewhere bool) []admin.Problem {
+	return slices.DeleteFunc(p.all(), func(x admin.Problem) bool {
+		return x.Code == "core_dumps" || elsewhere && x.Code == "audit_failed"
+	})
 }
 
 // reloads remembers what became of the last SIGHUP.

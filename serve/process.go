@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,6 +42,7 @@ type process struct {
 	signins *audit.Log
 	store   *session.Store
 	remote  *remote.Client // with the role "gateway"
+	service *backup.Service
 	backup  gateway.Backup
 
 	front     *front // nil with the role "backup", as are the listeners
@@ -160,6 +163,12 @@ func (p *process) openParts() {
 			p.problems.add("sealing_key", err, "give the key with which the data directory was sealed, or move the directory away to begin anew, then restart")
 		}
 	}
+	dir := o.auditDir()
+	log := audit.Options{KeepDays: o.Audit.KeepDays, MaxFileBytes: o.Audit.MaxFileBytes}
+	if p.signins, err = log.Open(dir); err != nil {
+		p.problems.add("audit_failed", err, "make "+dir+" writable, then restart: no answer without a line in the sign-in log")
+		p.signins = nil
+	}
 	if o.Role == RoleGateway {
 		// The rest is the backup's.
 		p.remote, err = remote.NewClient(remote.ClientConfig{
@@ -175,7 +184,7 @@ func (p *process) openParts() {
 	if p.unkept, err = openUnkept(o.DataDir); err != nil {
 		p.problems.add("store_failed", err, "free space or mend the disk, then restart")
 	}
-	if len(p.problems.backup()) == 0 {
+	if len(p.problems.backup(false)) == 0 {
 		if p.db, err = store.Open(filepath.Join(o.DataDir, "store"), store.Options{}); err != nil {
 			p.problems.add("store_failed", err, "free space or mend the disk, or move "+filepath.Join(o.DataDir, "store")+" away to begin anew (sign-ins and revocations it held are forgotten), then restart")
 		}
@@ -188,17 +197,11 @@ func (p *process) openParts() {
 			p.ring = nil
 		}
 	}
-	dir := o.auditDir()
-	log := audit.Options{KeepDays: o.Audit.KeepDays, MaxFileBytes: o.Audit.MaxFileBytes}
-	if p.signins, err = log.Open(dir); err != nil {
-		p.problems.add("audit_failed", err, "make "+dir+" writable, then restart: no answer without a line in the sign-in log")
-		p.signins = nil
-	}
 }
 
 // newBackup is the backup, or what stands in for it where a part of it did not open.
 func (p *process) newBackup() gateway.Backup {
-	if ps := p.problems.backup(); len(ps) > 0 {
+	if ps := p.problems.backup(p.remote != nil); len(ps) > 0 {
 		for _, x := range ps {
 			p.o.Log.Error("the backup does not play; sign-ins pass through", "code", x.Code, "error", x.Text, "mend", x.Mend)
 		}
@@ -219,6 +222,7 @@ func (p *process) newBackup() gateway.Backup {
 	if err := p.unkept.take(func(tenants ...string) error { return s.Mend(context.Background(), tenants...) }); err != nil {
 		p.o.Log.Error("what was lost of revocations is not made up for; their tenants are not played", "error", err)
 	}
+	p.service = s
 	return s
 }
 
@@ -232,7 +236,7 @@ func refusalCode(problem string) string {
 func (p *process) newGateway(o *Options) (*gateway.Gateway, error) {
 	return gateway.New(gateway.Config{
 		Tenants: o.Tenants, Flows: Flows(), Backup: p.backup, Seal: p.seal, DataDir: o.DataDir, HealthPath: o.HealthPath,
-		Log: p.o.Log, Now: time.Now,
+		Audit: p.signins, Log: p.o.Log, Now: time.Now,
 	})
 }
 
@@ -418,6 +422,15 @@ func (p *process) trouble() []admin.Problem {
 	if p.signins != nil {
 		if err := p.signins.Err(); err != nil {
 			out = append(out, admin.Problem{Code: "audit_failed", Text: err.Error(), Mend: "free space, or make " + p.o.auditDir() + " writable: until then the backup does not play, because every answer leaves a line"})
+		}
+	}
+	if p.service != nil {
+		stopped := p.service.Stopped()
+		for _, tenant := range slices.Sorted(maps.Keys(stopped)) {
+			out = append(out, admin.Problem{
+				Code: "stopped", Text: "tenant " + tenant + " is not played, because its revocations cannot be kept: " + stopped[tenant],
+				Mend: "mend the disk, then restart; what was learned until then waits for the primary's approval",
+			})
 		}
 	}
 	if p.remote != nil && p.remote.Away() {

@@ -54,7 +54,8 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 	h := c.Health
 	t := &gateway.Tenant{
 		Name: c.Name, Hosts: c.Hosts, Scheme: c.Scheme, Upstream: u, Issuers: c.Issuers, InFlight: c.Limits.InFlight, Shadow: *c.ShadowPercent,
-		ProbeClient: h.ProbeClient,
+		RefuseRevoked: c.RefuseRevoked,
+		ProbeClient:   h.ProbeClient,
 		Health: health.Config{
 			DeadlineMin: h.DeadlineMin, DeadlineMax: h.DeadlineMax, ProbeServing: h.ProbeServing, ProbeAway: h.ProbeAway, ProbeDeadline: h.ProbeDeadline,
 			Grants: h.Grants, Requesters: h.Requesters, Window: h.Window, GoodProbes: h.GoodProbes, Ramp: h.Ramp, RampStep: h.RampStep,

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"understudy/store"
@@ -16,10 +17,48 @@ type Habit struct {
 	Rotation string `cbor:"1,keyasint,omitempty"`
 	At       int64  `cbor:"2,keyasint"` // Unix nanoseconds
 
+	// Of a client whose refresh tokens end when they are not used for a while, and do not say when: for how long the primary
+	// was seen to accept one that was not used (nanoseconds), and what refusals beyond that say of the end.
+	IdleAccepted int64   `cbor:"6,keyasint,omitempty"`
+	IdleRefused  []int64 `cbor:"7,keyasint,omitempty"` // the shortest, at most three, in order
+
 	// Of an issuer: the newest not-before-policy that it was seen to tell (Unix seconds), and who showed it first.
 	NotBefore int64 `cbor:"3,keyasint,omitempty"`
 	Client    ID    `cbor:"4,keyasint,omitzero"`
 	Subject   ID    `cbor:"5,keyasint,omitzero"`
+}
+
+// idleProofs is how many refusals it takes to believe that they were about idleness.
+const idleProofs = 3
+
+// Accepted notes that the primary accepted a refresh token that was not used for a time. It is false where that is nothing
+// new.
+func (h *Habit) Accepted(idle int64) bool {
+	if idle <= h.IdleAccepted+h.IdleAccepted/8 {
+		return false
+	}
+	h.IdleAccepted = idle
+	h.IdleRefused = slices.DeleteFunc(slices.Clone(h.IdleRefused), func(n int64) bool { return n <= idle })
+	return true
+}
+
+// Refused notes that the primary refused a refresh token that was not used for a time. It is false where that says nothing.
+func (h *Habit) Refused(idle int64) bool {
+	if idle <= h.IdleAccepted {
+		return false
+	}
+	all := append(slices.Clone(h.IdleRefused), idle)
+	slices.Sort(all)
+	h.IdleRefused = all[:min(len(all), idleProofs)]
+	return true
+}
+
+// Idle is how long a refresh token may stay unused, 0 where that is not known.
+func (h *Habit) Idle() int64 {
+	if len(h.IdleRefused) < idleProofs {
+		return 0
+	}
+	return h.IdleRefused[idleProofs-1]
 }
 
 // Shape is the form of a token response.
