@@ -31,7 +31,8 @@
 //
 //   - A failing probe, unless somebody's request was answered while it ran: then the primary serves and the probe is
 //     at fault; State says so.
-//   - Failures that could be a requester's doing, and requests that wait too long, of at least Grants distinct grants
+//   - Failures that could be a requester's doing, and requests that wait for five times what half of the answers took while
+//     nobody is answered, of at least Grants distinct grants
 //     and Requesters distinct requesters, with no answer to anybody in between and none older than Window. A requester is an
 //     IPv4 address or an IPv6 /48, because a single client can choose among the addresses of its network, and because a
 //     client with both has two. Where only the number of requesters is missing, the probe is asked at once and decides.

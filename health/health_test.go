@@ -184,6 +184,26 @@ func TestSilence(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a primary that was slow to some a moment ago is silent as soon as any other", func(t *testing.T) {
+		with(t, Config{ProbeServing: time.Hour}, func(t *testing.T, m *Monitor, _ *primary) {
+			warm(m)
+			for range 4 {
+				m.Success("slow", 4*time.Second)
+			}
+			if d := m.Deadline(); d != 5*time.Second {
+				t.Fatalf("one request may take %v, want 5s", d)
+			}
+			began := time.Now()
+			opened := m.Opened()
+			for i, r := range three {
+				m.Sent(fmt.Sprint(i), r)
+			}
+			<-opened
+			if d := time.Since(began); d < 500*time.Millisecond || d > 750*time.Millisecond {
+				t.Errorf("opened after %v, want five times the 112ms of most", d)
+			}
+		})
+	})
 	t.Run("an answer to somebody meanwhile: they are slow, not silent", func(t *testing.T) {
 		with(t, Config{ProbeServing: time.Hour}, func(t *testing.T, m *Monitor, p *primary) {
 			warm(m)
@@ -231,7 +251,7 @@ func TestSilence(t *testing.T) {
 			}
 		})
 	})
-	t.Run("a black hole with one requester: the probe is silent too, open within 1.5 s of the first request", func(t *testing.T) {
+	t.Run("a black hole with one requester: the probe is silent too, open 1.25 s after the first request", func(t *testing.T) {
 		with(t, Config{ProbeServing: time.Hour}, func(t *testing.T, m *Monitor, p *primary) {
 			warm(m)
 			p.set(nil, true)
@@ -239,8 +259,8 @@ func TestSilence(t *testing.T) {
 			opened := m.Opened()
 			m.Sent("a", "127.0.0.1")
 			<-opened
-			if d := time.Since(began); d != 1500*time.Millisecond {
-				t.Errorf("opened after %v, want deadline 500ms + probe 1s", d)
+			if d := time.Since(began); d != 1250*time.Millisecond {
+				t.Errorf("opened after %v, want silence for 500ms and a probe for 750ms", d)
 			}
 		})
 	})
@@ -439,7 +459,7 @@ func TestSuspect(t *testing.T) {
 			p := &primary{t: t, hangs: true}
 			m := New(Config{Probe: p.probe, ProbeDeadline: time.Hour})
 			ctx, cancel := context.WithCancel(t.Context())
-			time.AfterFunc(time.Second, cancel)
+			time.AfterFunc(500*time.Millisecond, cancel)
 			go m.Run(ctx)
 			if m.Suspect(t.Context()) {
 				t.Error("suspected by a probe that did not end")

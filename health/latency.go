@@ -39,12 +39,19 @@ func (l *latencies) add(now time.Time, d time.Duration) {
 }
 
 // high is the time within which 99 of 100 answers came, rounded up by at most a quarter.
-func (l *latencies) high() time.Duration {
+func (l *latencies) high() time.Duration { return l.within(100) }
+
+// middle is the time within which half of the answers came, rounded up likewise. A primary that was slow for a while, or has
+// just started, moves it little.
+func (l *latencies) middle() time.Duration { return l.within(2) }
+
+// within is the time within which all answers came but one in so many.
+func (l *latencies) within(one uint64) time.Duration {
 	n := l.now.n + l.before.n
 	if n < latencyFew {
 		return latencyUnset
 	}
-	above := n / 100 // answers that may lie higher
+	above := n / one // answers that may lie higher
 	for i := latencyTop - 1; i > 0; i-- {
 		in := l.now.buckets[i] + l.before.buckets[i]
 		if in > above {

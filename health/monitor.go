@@ -165,6 +165,12 @@ func (m *Monitor) deadline() time.Duration {
 	return min(max(3*m.latency.high(), m.c.DeadlineMin), m.c.DeadlineMax)
 }
 
+// pace is how long the primary may answer nobody at all before that is silence: five times what half of the recent answers
+// took. Unlike the deadline it says nothing about the one request that is slow. m.mu is held.
+func (m *Monitor) pace() time.Duration {
+	return min(max(5*m.latency.middle(), m.c.DeadlineMin), m.deadline())
+}
+
 // Opened is closed when the breaker opens: what waits for the primary then need not wait longer. While it is open, the
 // channel stays closed.
 func (m *Monitor) Opened() <-chan struct{} {

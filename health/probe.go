@@ -12,7 +12,7 @@ const (
 	// probeGap is the least time between the beginnings of two probes: what one requester can cause.
 	probeGap = 200 * time.Millisecond
 	// hastyDeadline is the least deadline of a probe that was asked for in doubt.
-	hastyDeadline = time.Second
+	hastyDeadline = 750 * time.Millisecond
 	// disagreements is how many probes in a row must fail beside answered sign-ins for an alarm.
 	disagreements = 3
 )
@@ -133,7 +133,7 @@ func (m *Monitor) ask(ctx context.Context) error {
 	m.mu.Lock()
 	limit := m.c.ProbeDeadline
 	if m.probing.hasty {
-		limit = min(limit, max(2*m.deadline(), hastyDeadline))
+		limit = min(limit, max(m.pace(), hastyDeadline))
 	}
 	m.probing.hasty = false
 	m.probing.begun = m.c.Now()

@@ -57,7 +57,7 @@ func (l *flights) remove(f *flight) {
 // overdue makes failures of the requests that wait too long, and returns how long to wait for the next; ok is false
 // where there is none. m.mu is held.
 func (m *Monitor) overdue(now time.Time) (wait time.Duration, ok bool) {
-	limit, found := m.deadline(), false
+	limit, found := m.pace(), false
 	for f := m.flights.first; f != nil; f = m.flights.first {
 		if left := limit - now.Sub(f.sent); left > 0 {
 			wait, ok = left, true
