@@ -17,8 +17,9 @@ import (
 type person struct {
 	s          *site
 	id, secret string
-	refresh    string // the token that the client holds
-	learned    *reply // what the primary approved last
+	refresh    string            // the token that the client holds
+	learned    *reply            // what the primary approved last
+	via        http.RoundTripper // nil: a connection for each request
 }
 
 // newPerson signs a user in with a client; an empty secret is a public client's.
@@ -32,7 +33,7 @@ func newPerson(t *testing.T, s *site, id, secret, user string) *person {
 	if tok.Refresh == "" {
 		t.Fatalf("%s: %s: no refresh token", s.name, id)
 	}
-	return &person{s, id, secret, tok.Refresh, c.tap.last}
+	return &person{s: s, id: id, secret: secret, refresh: tok.Refresh, learned: c.tap.last}
 }
 
 // reply is what the gateway answered.
@@ -60,7 +61,11 @@ func (p *person) post(ctx context.Context, to string, form url.Values) (*reply, 
 	if p.secret != "" {
 		req.SetBasicAuth(url.QueryEscape(p.id), url.QueryEscape(p.secret))
 	}
-	resp, err := shared.transport().RoundTrip(req)
+	via := p.via
+	if via == nil {
+		via = shared.transport()
+	}
+	resp, err := via.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
