@@ -127,7 +127,10 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		switch {
 		case err == nil:
 			parent, superseded = p, p.Superseded
-			d.Grant, d.Begun = p.Grant, p.Begun
+			d.Grant = p.Grant
+			if !l.Interactive {
+				d.Begun = p.Begun
+			}
 			if d.Unlearned == "" && p.Unlearned == "password" {
 				d.Unlearned = p.Unlearned // a refresh keeps the origin of its family
 			}
@@ -161,6 +164,11 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 				o.Alarm = "approved_after_revocation"
 			}
 			return o, nil
+		}
+	}
+	if parent != nil && parent.Kind == session.ClientSecret && d.Unlearned == "" && !parent.Record.Zero() && l.Sent-parent.Approved < serviceStep {
+		if was, err := s.Sessions.Blocking(l.Tenant, parent); err == nil && len(was) == 0 {
+			return Outcome{}, nil
 		}
 	}
 	if d.Unlearned == "" {
@@ -207,7 +215,7 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		}
 	}
 	idle := int64(0)
-	if parent != nil && superseded == 0 && parent.Ends == 0 {
+	if parent != nil && superseded == 0 && parent.Ends == 0 && parent.Kind == session.RefreshToken {
 		idle = l.Sent - parent.Approved
 	}
 	if err := s.learnClient(&b.Batch, l, superseded, idle); err != nil {
@@ -215,6 +223,9 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	}
 	return Outcome{Unlearned: d.Unlearned}, nil
 }
+
+// serviceStep is how often it is written down again what a client got for itself: some ask many times a second.
+const serviceStep = int64(10 * time.Second)
 
 // passing says whether a reason not to learn a reply says nothing about the session itself.
 func passing(why string) bool {

@@ -245,7 +245,7 @@ func (s *Service) open(_ context.Context, a *attempt) *flow.Refusal {
 		s.Log.Error("a record does not open", "tenant", a.play.Tenant, "error", err)
 		return flow.NotNow("store_failed")
 	}
-	if r.Tenant != a.play.Tenant || r.Issuer != a.play.Issuer || a.door.Kind == session.RefreshToken && r.Client != a.play.Client.ID {
+	if r.Tenant != a.play.Tenant || r.Issuer != a.play.Issuer || a.door.Kind != session.AccessToken && r.Client != a.play.Client.ID {
 		return flow.NotNow("record_mismatch")
 	}
 	a.record, a.data = r, data

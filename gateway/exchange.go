@@ -49,11 +49,20 @@ func (g *Gateway) away(r *http.Request, v *visit) *http.Response {
 		return nil
 	}
 	t := g.trip(r, v)
-	if t.ask.Artifact.Kind != session.RefreshToken || t.ask.Unplayable != "" || len(v.spellings()) > 1 {
+	switch {
+	case t.ask.Unplayable != "" || len(v.spellings()) > 1:
+		return nil
+	case t.ask.Artifact.Kind == session.RefreshToken:
+		t.lookup = g.lookup(v, t.ask.Artifact.Value)
+		t.place = t.lookup
+	case t.ask.Artifact.Kind != session.ClientSecret:
+		return nil
+	case !t.stand(r.Context(), true):
+		if v.refusal != nil {
+			return t.refuse(v.refusal)
+		}
 		return nil
 	}
-	t.lookup = g.lookup(v, t.ask.Artifact.Value)
-	t.place = t.lookup
 	if p := t.play(r.Context(), "breaker"); p.settles() {
 		return p.resp
 	}
@@ -72,6 +81,8 @@ func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) 
 	case session.Code:
 		t.lookup = g.c.Seal.Lookup(session.Code, v.tenant.Name, v.issuer.ID, t.ask.Artifact.Value)
 		return t.plain(ctx)
+	case session.ClientSecret:
+		return t.service(ctx)
 	default:
 		return t.plain(ctx)
 	}
@@ -114,6 +125,11 @@ func (t *trip) plain(ctx context.Context) (*http.Response, error) {
 	o, resp := t.send(ctx, t.v.request.Body)
 	rule := classify(t.g.rules, o)
 	t.tell(rule, o)
+	return t.delivered(ctx, rule, o, resp)
+}
+
+// delivered learns from the primary's reply and passes it, or what stands in for it where the backup has no part.
+func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http.Response) (*http.Response, error) {
 	if rule == nil {
 		if t.v.exchange != nil && t.v.flow.Endpoint() == flow.Token {
 			t.g.learner.offer(t, o, "")
@@ -193,7 +209,7 @@ func (t *trip) run(ctx context.Context) (*http.Response, error) {
 	}
 	body := t.v.request.Body
 	switch {
-	case st.Revoked, st.Told && t.v.tenant.RefuseRevoked:
+	case (st.Revoked || st.Told && t.v.tenant.RefuseRevoked) && t.ask.Artifact.Kind == session.RefreshToken:
 		// The primary could not have heard of it: the refusal, and its line in the log, come from the backup.
 		return t.play(ctx, "revoked_here").resp, nil
 	case t.g.late.inFlight(t.lookup, st.Successor):
@@ -217,8 +233,12 @@ func (t *trip) run(ctx context.Context) (*http.Response, error) {
 }
 
 // join waits for the exchange with the same artifact that is still under way: the artifact must not be presented again
-// meanwhile (design, law 11), and that exchange's silence proves no more than the silence of a request of one's own.
+// meanwhile (design, law 11), and that exchange's silence proves no more than the silence of a request of one's own. Whoever
+// repeats the very request that was answered in its place gets that answer again, and no other.
 func (t *trip) join(ctx context.Context) (*http.Response, error) {
+	if resp := t.repeated(); resp != nil {
+		return resp, nil
+	}
 	opened := t.monitor.Opened()
 	deadline := time.NewTimer(t.monitor.Deadline())
 	defer deadline.Stop()
@@ -250,6 +270,7 @@ func (t *trip) join(ctx context.Context) (*http.Response, error) {
 			opened, trigger = nil, "breaker"
 		}
 		if p := t.play(ctx, trigger); p.settles() {
+			t.share(p)
 			return p.resp, nil
 		}
 	}
@@ -316,6 +337,7 @@ func (t *trip) forward(ctx context.Context, body []byte) (*http.Response, error)
 			opened, trigger = nil, "breaker"
 		}
 		if p := t.play(ctx, trigger); p.settles() {
+			t.share(p)
 			leave()
 			return p.resp, nil
 		}

@@ -26,6 +26,7 @@ type late struct {
 type flight struct {
 	n      int
 	landed chan struct{} // closed when none is any more
+	shared *shared       // what their client was answered by the backup; nil: nothing
 }
 
 type turn struct {
@@ -154,8 +155,11 @@ func (l *late) firstDoubt(grant string) bool {
 	return true
 }
 
-// step moves what is kept of an exchange without a reply.
+// step moves what is kept of an exchange without a reply. Only refresh tokens have successors.
 func (t *trip) step(ctx context.Context, v session.Successor) {
+	if t.ask.Artifact.Kind != session.RefreshToken {
+		return
+	}
 	err := t.g.c.Backup.Step(context.WithoutCancel(ctx), t.v.tenant.Name, t.place, t.g.c.Now().UnixNano(), v)
 	if err != nil {
 		t.g.c.Log.Error("what is known of an exchange without a reply is not kept", "tenant", t.v.tenant.Name, "state", v.State, "error", err)
@@ -164,6 +168,9 @@ func (t *trip) step(ctx context.Context, v session.Successor) {
 
 // ambiguous notes that the primary may have rotated the token and that its reply is lost.
 func (t *trip) ambiguous(ctx context.Context) {
+	if t.ask.Artifact.Kind != session.RefreshToken {
+		return // there is nothing that could have been rotated
+	}
 	t.g.Counts.Ambiguous(t.v.tenant.Name)
 	at := t.sent
 	if at.IsZero() {
@@ -193,7 +200,7 @@ func (t *trip) late(ctx context.Context, o *outcome) {
 // the new record from now on.
 func (t *trip) keep(ctx context.Context, o *outcome) {
 	successor := o.object.Text("refresh_token")
-	if successor == "" || successor == t.presented {
+	if successor == "" || successor == t.presented || t.ask.Artifact.Kind != session.RefreshToken {
 		t.step(ctx, session.Successor{State: session.Delivered, At: t.sent.UnixNano()})
 		t.g.learner.offer(t, o, "")
 		return

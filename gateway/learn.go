@@ -148,8 +148,12 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		why = "keys_not_mergeable"
 	}
 	client := t.ask.Client
-	if why == "" && client.Secret != "" && !t.prove(ctx) {
+	if client.Secret != "" && !t.prove(ctx) && why == "" {
 		why = "client_proof"
+	}
+	if t.ask.Artifact.Kind == session.ClientSecret {
+		t.lookup = t.at(t.ask.Artifact)
+		t.place = t.lookup
 	}
 	if why == "" {
 		switch err := l.signedHere(ctx, v, le.Record); {
@@ -160,6 +164,10 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		case err != nil:
 			why = "unknown_key"
 		}
+	}
+	if why != "" && t.ask.Artifact.Kind == session.ClientSecret {
+		l.g.Counts.Unlearned(v.tenant.Name, why) // nothing follows from it that would have to be told apart
+		return nil
 	}
 	m := &backup.Learned{
 		Tenant: v.tenant.Name, Issuer: v.issuer.ID, Flow: v.flow.Name(), Sent: x.sent.UnixNano(), Interactive: le.Interactive,
@@ -178,8 +186,11 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 	}
 	// A redeemed code opens nothing; it leads to its grant, should it be presented again.
 	var code []session.SealedDoor
-	if t.ask.Artifact.Kind == session.Code {
+	switch t.ask.Artifact.Kind {
+	case session.Code:
 		code = append(code, session.SealedDoor{Kind: session.Code, Lookup: t.lookup})
+	case session.ClientSecret:
+		code = append(code, session.SealedDoor{Kind: session.Client, Lookup: t.name()})
 	}
 	artifacts := le.Artifacts
 	if x.held != "" {
@@ -191,14 +202,14 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		// Only that this family exists, and why it is not played: a refresh keeps the origin of its family.
 		m.Sealed.Record, m.Sealed.Doors = session.NewID(), code
 		for _, a := range artifacts {
-			m.Sealed.Doors = append(m.Sealed.Doors, session.SealedDoor{Kind: a.Kind, Lookup: s.Lookup(a.Kind, v.tenant.Name, v.issuer.ID, a.Value)})
+			m.Sealed.Doors = append(m.Sealed.Doors, session.SealedDoor{Kind: a.Kind, Lookup: t.at(a)})
 		}
 		return m
 	}
 	var ks []session.ArtifactKeys
 	for _, a := range artifacts {
 		k := session.ArtifactKeys{
-			Kind: a.Kind, Lookup: s.Lookup(a.Kind, v.tenant.Name, v.issuer.ID, a.Value),
+			Kind: a.Kind, Lookup: t.at(a),
 			Key: s.ArtifactKey(a.Kind, v.tenant.Name, v.issuer.ID, client.ID, a.Value, t.key),
 		}
 		if !a.Ends.IsZero() {

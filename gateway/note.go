@@ -26,6 +26,9 @@ func (g *Gateway) note(v *visit, decision, rule, trigger string) {
 		Time: v.began, ID: v.id, Tenant: v.tenant.Name, Flow: name, Address: v.address, Trigger: trigger,
 		TokenIssuerType: "none", Decision: decision, Rule: rule, Latency: float64(g.c.Now().Sub(v.began).Microseconds()) / 1000,
 	}
+	if decision == "issued" {
+		e.TokenIssuerType = "backup"
+	}
 	if v.issuer != nil {
 		e.Issuer = v.issuer.ID
 	}

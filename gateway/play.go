@@ -72,10 +72,7 @@ func (t *trip) play(ctx context.Context, trigger string) played {
 func (t *trip) playNow(ctx context.Context, trigger string) played {
 	// A stranger's secret is not worth the work: the backup refuses for the artifact.
 	if !t.proven() && t.owns(ctx) && !t.prove(ctx) {
-		no := flow.NotNow("limited")
-		no.Definite = true // the primary is not asked in its place
-		t.g.note(t.v, "refused", no.Code, trigger)
-		return played{t.refuse(no), no}
+		return t.limited(trigger)
 	}
 	p := t.message(trigger)
 	reply, no, err := t.g.c.Backup.Play(ctx, p)
@@ -91,6 +88,14 @@ func (t *trip) playNow(ctx context.Context, trigger string) played {
 	}
 	t.g.Counts.Answered(p.Tenant, p.Flow, trigger)
 	return played{t.reply(reply.Status, reply.Header, t.fill(reply)), nil}
+}
+
+// limited refuses a client whose secrets were guessed at too fast.
+func (t *trip) limited(trigger string) played {
+	no := flow.NotNow("limited")
+	no.Definite = true // the primary is not asked in its place
+	t.g.note(t.v, "refused", no.Code, trigger)
+	return played{t.refuse(no), no}
 }
 
 // fill puts the presented artifact, which the backup never sees, into its place in the reply.

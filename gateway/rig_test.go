@@ -8,12 +8,12 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +22,7 @@ import (
 	"understudy/idptest"
 	"understudy/serve"
 	"understudy/session"
+	"understudy/store"
 )
 
 // keycloak is one real Keycloak for all tests of the package; whoever kills it brings it back.
@@ -65,6 +66,7 @@ type rig struct {
 	url    string
 	dir    string
 	backup gateway.Backup
+	full   atomic.Bool // the store takes nothing
 	seal   *session.Sealer
 	log    *bytes.Buffer
 	logMu  sync.Mutex
@@ -102,8 +104,11 @@ func newRig(t *testing.T, primary string, change ...func(*gateway.Tenant)) *rig 
 		go func() {
 			done <- serve.Run(ctx, serve.Options{
 				Listen: host, Tenants: []*gateway.Tenant{tenant}, DataDir: r.dir, SealingKey: key,
-				Log:   slog.New(slog.NewTextHandler(r, nil)),
-				Hooks: serve.Hooks{Backup: func(b gateway.Backup) gateway.Backup { r.backup = b; return b }},
+				Log: slog.New(slog.NewTextHandler(r, nil)),
+				Hooks: serve.Hooks{
+					KV:     func(kv store.KV) store.KV { return disk{kv, &r.full} },
+					Backup: func(b gateway.Backup) gateway.Backup { r.backup = b; return b },
+				},
 			})
 		}()
 		r.stop = sync.OnceFunc(func() {
@@ -162,7 +167,12 @@ func (r *rig) realm(name string) string { return r.url + "/realms/" + name }
 // signIn signs a user in at Keycloak through the gateway, with the client "web", and waits until that is learned.
 func (r *rig) signIn(realm, user string) *tokens {
 	r.t.Helper()
-	b := &idptest.Browser{}
+	return r.signInWith(&idptest.Browser{}, realm, user)
+}
+
+// signInWith signs in with a browser; one that is signed in gets another grant of the same session.
+func (r *rig) signInWith(b *idptest.Browser, realm, user string) *tokens {
+	r.t.Helper()
 	q := url.Values{"client_id": {"web"}, "response_type": {"code"}, "scope": {"openid"}, "state": {"s"}, "nonce": {"n-" + user}, "redirect_uri": {"http://127.0.0.1:9999/cb"}}
 	at, err := b.Visit(r.t.Context(), r.realm(realm)+"/protocol/openid-connect/auth?"+q.Encode(), "http://127.0.0.1:9999/cb",
 		map[string]string{"username": user, "password": "pw-" + user})
@@ -234,46 +244,3 @@ func (r *rig) refresh(realm, refreshToken string, change ...func(*http.Request))
 func (t *tokens) byBackup() bool {
 	return t.IDToken != "" && strings.HasPrefix(kid(t.IDToken), "bk-")
 }
-
-// setUser changes a user at Keycloak itself, past the gateway.
-func setUser(t *testing.T, kc *idptest.Keycloak, realm, user string, change map[string]any) {
-	t.Helper()
-	do := func(method, path, token string, body io.Reader, contentType string) []byte {
-		req, err := http.NewRequestWithContext(t.Context(), method, kc.URL()+path, body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", contentType)
-		if token != "" {
-			req.Header.Set("Authorization", "Bearer "+token)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode/100 != 2 {
-			t.Fatalf("%s %s: %d %s", method, path, resp.StatusCode, b)
-		}
-		return b
-	}
-	var admin tokens
-	form := url.Values{"grant_type": {"password"}, "client_id": {"admin-cli"}, "username": {"admin"}, "password": {"admin"}}
-	if err := json.Unmarshal(do("POST", "/realms/master/protocol/openid-connect/token", "", strings.NewReader(form.Encode()), "application/x-www-form-urlencoded"), &admin); err != nil {
-		t.Fatal(err)
-	}
-	var users []struct {
-		ID string `json:"id"`
-	}
-	if err := json.Unmarshal(do("GET", "/admin/realms/"+realm+"/users?exact=true&username="+user, admin.AccessToken, nil, "application/json"), &users); err != nil || len(users) != 1 {
-		t.Fatalf("user %s: %v", user, err)
-	}
-	b, err := json.Marshal(change)
-	if err != nil {
-		t.Fatal(err)
-	}
-	do("PUT", "/admin/realms/"+realm+"/users/"+users[0].ID, admin.AccessToken, bytes.NewReader(b), "application/json")
-}
-func loopback() netip.Prefix { return netip.MustParsePrefix("127.0.0.0/8") }
-func ten() netip.Prefix      { return netip.MustParsePrefix("10.0.0.0/8") }

@@ -30,6 +30,7 @@ import (
 func Flows() []flow.Flow {
 	return []flow.Flow{
 		oauth.Refresh{},
+		oauth.ClientCredentials{},
 		oauth.Grant{},
 		oidc.UserInfo{},
 	}

@@ -134,7 +134,12 @@ func (s *Store) PutHabit(b *store.Batch, tenant string, key ID, h *Habit) error 
 	return nil
 }
 
-// HabitKey is where the habit for a record's client and scope is kept.
+// HabitKey is where the habit for a record's client and scope is kept; what a client does by itself is apart from what it
+// does for a person.
 func (s *Sealer) HabitKey(r *Record) ID {
-	return s.Pseudonym("habit", r.Tenant, r.Issuer, r.Client+"\x00"+strings.Join(r.Scope, " "))
+	key := r.Client + "\x00" + strings.Join(r.Scope, " ")
+	if r.Grant == "client_credentials" {
+		key += "\x00" + r.Grant
+	}
+	return s.Pseudonym("habit", r.Tenant, r.Issuer, key)
 }

@@ -27,7 +27,15 @@ const (
 	// Code is an authorization code. Its door opens nothing: it knows the grant that the code became, should it be
 	// presented again.
 	Code Kind = "code"
+	// ClientSecret is a client's secret together with what it asks for by itself (client credentials).
+	ClientSecret Kind = "client_secret"
+	// Client is a client's name. Its door opens nothing: it says that the primary approved a secret of this client, so that
+	// it is worth the work to derive another.
+	Client Kind = "client"
 )
+
+// Opens says whether an artifact of the kind opens a record.
+func (k Kind) Opens() bool { return k != Code && k != Client }
 
 // ID is a pseudonym or a random identifier; the zero ID means unknown.
 type ID [16]byte
@@ -108,6 +116,9 @@ func parts(b []byte, ps ...string) []byte {
 	}
 	return b
 }
+
+// Joined is texts as one, each behind its length, so that no two lists are the same.
+func Joined(ps ...string) string { return string(parts(nil, ps...)) }
 
 func (s *Sealer) mac(key *mac, ps ...string) []byte {
 	h := key.pool.Get().(hash.Hash)

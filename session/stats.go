@@ -57,7 +57,7 @@ func (s *Store) Stats(ctx context.Context, tenant string, now time.Time) (Stats,
 		switch {
 		case why != "":
 			out.Not[why]++
-		case d.Kind != Code: // opens nothing
+		case d.Kind.Opens():
 			out.Servable[d.Kind]++
 		}
 		return nil
@@ -73,7 +73,7 @@ func (s *Store) Stats(ctx context.Context, tenant string, now time.Time) (Stats,
 func (s *Store) standing(tenant string, d *Door, now time.Time, rotation map[ID]string) (string, error) {
 	at := now.UnixNano()
 	switch {
-	case d.Kind == Code:
+	case !d.Kind.Opens():
 		return "", nil
 	case d.Unlearned != "":
 		return "not learned: " + d.Unlearned, nil

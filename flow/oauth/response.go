@@ -29,7 +29,17 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 		return nil // nothing that could be continued
 	}
 	end, bound := ends(o, refreshToken, r.Sent)
-	l := &flow.Lesson{NotBefore: seconds(o, "not-before-policy"), Artifacts: []flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}}
+	l := x.record(r, o, grant)
+	l.Artifacts = []flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}
+	if bound && l.Unlearned == "" {
+		l.Unlearned = "cnf"
+	}
+	return l
+}
+
+// record reads what every token response has.
+func (x *exchange) record(r *flow.Response, o session.Object, grant string) *flow.Lesson {
+	l := &flow.Lesson{NotBefore: seconds(o, "not-before-policy")}
 	rec := &session.Record{
 		Format: session.RecordFormat, Tenant: x.r.Tenant, Issuer: x.r.Issuer, Client: x.ask.Client.ID,
 		Grant: grant, Asked: x.ask.Scope, Scope: strings.Fields(o.Text("scope")), Resource: x.ask.Resource,
@@ -40,9 +50,6 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 	l.Unlearned = x.unlearned
 	if t := o.Text("token_type"); !strings.EqualFold(t, "Bearer") && l.Unlearned == "" {
 		l.Unlearned = "token_type"
-	}
-	if bound && l.Unlearned == "" {
-		l.Unlearned = "cnf"
 	}
 	if rec.Scope == nil {
 		rec.Scope = rec.Asked

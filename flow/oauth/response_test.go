@@ -145,7 +145,7 @@ func TestWhereRepliesComeFrom(t *testing.T) {
 			t.Errorf("%s: %+v", c.grant, l)
 		}
 	}
-	if l := (Grant{}).Match(post("client_id=svc&grant_type=client_credentials")).Learn(reply(t, "refresh_token", "")); l != nil {
+	if l := (Grant{}).Match(post("client_id=svc&grant_type=urn:openid:params:grant-type:ciba")).Learn(reply(t, "refresh_token", "")); l != nil {
 		t.Errorf("without a refresh token there is something to remember: %+v", l)
 	}
 	l := Refresh{}.Match(post(plain)).Learn(reply(t, "refresh_token", ""))

@@ -1,0 +1,60 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"net/http"
+	"slices"
+
+	"understudy/session"
+)
+
+// shared is the backup's reply to a request whose exchange with the primary is still under way. It is kept in memory, for as
+// long as that lasts, so that a grant is answered for once however often its request is repeated (design, law 1).
+type shared struct {
+	request [sha256.Size]byte
+	status  int
+	header  http.Header
+	body    []byte
+}
+
+// fingerprint is the same for requests that are equal in body and in the client's proof (design, section 4).
+func (t *trip) fingerprint() [sha256.Size]byte {
+	h := t.v.request.HTTP.Header
+	proof := slices.Concat(h.Values("Authorization"), h.Values("Content-Type"), h.Values("Dpop"), h.Values("Origin"))
+	return sha256.Sum256([]byte(session.Joined(append(proof, string(t.v.request.Body))...)))
+}
+
+// share keeps an answer of the backup's for whoever repeats the request.
+func (t *trip) share(p played) {
+	if p.no != nil {
+		return
+	}
+	body, err := io.ReadAll(p.resp.Body) // from memory
+	if err != nil {
+		return
+	}
+	p.resp.Body = io.NopCloser(bytes.NewReader(body))
+	t.g.late.mu.Lock()
+	defer t.g.late.mu.Unlock()
+	if f := t.g.late.flying[t.place]; f != nil {
+		f.shared = &shared{t.fingerprint(), p.resp.StatusCode, p.resp.Header.Clone(), body}
+	}
+}
+
+// repeated is the answer that the same request got before, or nil.
+func (t *trip) repeated() *http.Response {
+	t.g.late.mu.Lock()
+	f := t.g.late.flying[t.place]
+	var s *shared
+	if f != nil {
+		s = f.shared
+	}
+	t.g.late.mu.Unlock()
+	if s == nil || t.st.Told || s.request != t.fingerprint() {
+		return nil
+	}
+	t.g.note(t.v, "issued", "repeated", "in_flight")
+	return t.reply(s.status, s.header.Clone(), s.body)
+}
