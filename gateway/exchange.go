@@ -234,11 +234,8 @@ func (t *trip) run(ctx context.Context) (*http.Response, error) {
 
 // join waits for the exchange with the same artifact that is still under way: the artifact must not be presented again
 // meanwhile (design, law 11), and that exchange's silence proves no more than the silence of a request of one's own. Whoever
-// repeats the very request that was answered in its place gets that answer again, and no other.
+// repeats the very request that was answered in its place gets that answer again where it proves no more.
 func (t *trip) join(ctx context.Context) (*http.Response, error) {
-	if resp := t.repeated(); resp != nil {
-		return resp, nil
-	}
 	opened := t.monitor.Opened()
 	deadline := time.NewTimer(t.monitor.Deadline())
 	defer deadline.Stop()
@@ -264,6 +261,9 @@ func (t *trip) join(ctx context.Context) (*http.Response, error) {
 			continue
 		case <-deadline.C:
 			if !t.may(ctx, health.Doubt, false) {
+				if resp := t.repeated(); resp != nil {
+					return resp, nil
+				}
 				continue
 			}
 		case <-opened:
