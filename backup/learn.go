@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 
 	"understudy/session"
@@ -269,7 +268,7 @@ func (s *Service) learnClient(b *store.Batch, l *Learned, superseded, idle int64
 			return err
 		}
 		l.Shape.Merge(h.Refresh)
-		if !reflect.DeepEqual(h.Refresh, l.Shape) {
+		if !l.Shape.Equal(h.Refresh) {
 			h.Refresh, h.At = l.Shape, l.Sent
 			if err := s.Sessions.PutHabit(b, l.Tenant, l.HabitKey, h); err != nil {
 				return err

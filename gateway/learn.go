@@ -33,6 +33,9 @@ type lesson struct {
 const (
 	learnQueue = 4096
 	learnBatch = 256
+	// learnPace is how soon after one batch the next one may begin: what comes meanwhile shares one write. An exchange that
+	// comes alone is learned at once.
+	learnPace = 5 * time.Millisecond
 )
 
 func newLearner(g *Gateway) *learner {
@@ -65,6 +68,7 @@ func (l *learner) run(ctx context.Context) error {
 		}
 		return nil
 	})
+	began := time.Time{} // the batch before
 	for {
 		var x *lesson
 		select {
@@ -77,6 +81,11 @@ func (l *learner) run(ctx context.Context) error {
 				return eg.Wait()
 			}
 		}
+		select {
+		case <-time.After(time.Until(began.Add(learnPace))):
+		case <-ctx.Done():
+		}
+		began = time.Now()
 		sealed <- l.batch(context.WithoutCancel(ctx), x)
 	}
 }

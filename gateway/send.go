@@ -24,6 +24,9 @@ type once struct{}
 func (once) Read([]byte) (int, error) { return 0, io.EOF }
 func (once) Close() error             { return nil }
 
+// WriteTo spares the transport the buffer that it would copy nothing through.
+func (once) WriteTo(io.Writer) (int64, error) { return 0, nil }
+
 // unrepeatable makes a request without a body one that the transport does not repeat. Where it would not anyway, the
 // request is left alone: an empty POST says Content-Length: 0.
 func unrepeatable(out *http.Request) {

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -91,6 +92,22 @@ func (s *Shape) Merge(before *Shape) {
 	for m, n := range s.Lifetimes {
 		s.Lifetimes[m] = before.Steady(m, n)
 	}
+}
+
+// Equal says whether two shapes are the same.
+func (s *Shape) Equal(o *Shape) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	return slices.Equal(s.Members, o.Members) && maps.Equal(s.Lifetimes, o.Lifetimes) &&
+		s.AccessToken.equal(o.AccessToken) && s.IDToken.equal(o.IDToken)
+}
+
+func (t *TokenShape) equal(o *TokenShape) bool {
+	if t == nil || o == nil {
+		return t == o
+	}
+	return t.JTI == o.JTI && slices.Equal(t.Header, o.Header) && slices.Equal(t.Claims, o.Claims)
 }
 
 // TokenShape is the form of a JWT.

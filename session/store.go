@@ -91,11 +91,17 @@ func (s *Store) PutDoor(b *store.Batch, tenant string, lookup ID, version int64,
 	if err != nil {
 		return fmt.Errorf("keep a door: %w", err)
 	}
+	hour, indexed := hourOf(d.Expires())+1, uint32(0)
 	if d.Kind != AccessToken {
+		if was, ok := s.doors.get(k); ok {
+			indexed = hourOf(was.Expires()) + 1
+		}
 		s.doors.put(k, version, *d)
 	}
 	b.Raise(k, uint64(version), v)
-	b.Put(place(spaceExpiry, tenant, hourKey(hourOf(d.Expires())+1), lookup[:]), nil)
+	if indexed != hour { // where it is, it was written with the door that is known
+		b.Put(place(spaceExpiry, tenant, hourKey(hour), lookup[:]), nil)
+	}
 	return nil
 }
 

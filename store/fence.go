@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"io/fs"
@@ -101,6 +102,9 @@ func (f *fence) file(name string, act func() (vfs.File, error)) (vfs.File, error
 	}
 	out := &fenced{File: file, fence: f, quiet: isLog(name)}
 	out.log, _ = logNumber(name)
+	if strings.HasSuffix(name, ".sst") {
+		out.table = bufio.NewWriterSize(direct{out}, tableBuffer)
+	}
 	return out, nil
 }
 
@@ -176,17 +180,42 @@ func (c *onceCloser) Close() (err error) {
 	return err
 }
 
+// tableBuffer is how much of a table is written at a time. Pebble writes a block of 4 KiB at a time, and a table counts
+// only once it has been synced.
+const tableBuffer = 128 << 10
+
 // fenced is a file behind the fence.
 type fenced struct {
 	vfs.File
 	fence *fence
 	quiet bool
+	table *bufio.Writer // of a table; nil: it is none
 
 	log     uint64 // number of a log; 0: it is none
 	written atomic.Int64
 }
 
-func (f *fenced) Write(p []byte) (n int, err error) {
+// direct writes past the buffer.
+type direct struct{ f *fenced }
+
+func (d direct) Write(p []byte) (int, error) { return d.f.write(p) }
+
+func (f *fenced) Write(p []byte) (int, error) {
+	if f.table != nil {
+		return f.table.Write(p)
+	}
+	return f.write(p)
+}
+
+// flush writes what the buffer of a table holds.
+func (f *fenced) flush() error {
+	if f.table == nil {
+		return nil
+	}
+	return f.table.Flush()
+}
+
+func (f *fenced) write(p []byte) (n int, err error) {
 	n = len(p)
 	err = f.fence.write(f.quiet, func() (err error) {
 		n, err = f.File.Write(p)
@@ -197,6 +226,9 @@ func (f *fenced) Write(p []byte) (n int, err error) {
 }
 
 func (f *fenced) WriteAt(p []byte, at int64) (n int, err error) {
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
 	n = len(p)
 	return n, f.fence.write(f.quiet, func() (err error) {
 		n, err = f.File.WriteAt(p, at)
@@ -209,6 +241,9 @@ func (f *fenced) Sync() error { return f.sync(f.File.Sync) }
 func (f *fenced) SyncData() error { return f.sync(f.File.SyncData) }
 
 func (f *fenced) sync(act func() error) error {
+	if err := f.flush(); err != nil {
+		return err
+	}
 	written := f.written.Load()
 	return f.fence.write(f.quiet, func() error {
 		if err := act(); err != nil {
@@ -222,6 +257,9 @@ func (f *fenced) sync(act func() error) error {
 }
 
 func (f *fenced) SyncTo(length int64) (full bool, err error) {
+	if err := f.flush(); err != nil {
+		return false, err
+	}
 	err = f.fence.write(f.quiet, func() (err error) {
 		full, err = f.File.SyncTo(length)
 		return err
@@ -239,7 +277,7 @@ func (f *fenced) Preallocate(offset, length int64) error {
 
 // Close never fails the store: what had to be kept was synced before.
 func (f *fenced) Close() error {
-	err := f.File.Close()
+	err := errors.Join(f.flush(), f.File.Close())
 	if f.fence.isFrozen() {
 		return nil
 	}

@@ -133,7 +133,7 @@ func (d *DB) pebble(cache *pebble.Cache, memTable uint64) *pebble.Options {
 			BackgroundError: d.background,
 			DataCorruption:  func(i pebble.DataCorruptionInfo) { d.fail(fmt.Errorf("%w: table %s", ErrDamaged, i.Path)) },
 		},
-		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+		CompactionConcurrencyRange: func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
 	}
 	// What is stored is sealed and does not compress.
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
