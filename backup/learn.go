@@ -18,7 +18,7 @@ type Learned struct {
 	Issuer      string         `cbor:"1,keyasint"`
 	Flow        string         `cbor:"2,keyasint"`
 	Sent        int64          `cbor:"3,keyasint"` // when the approved exchange was sent, Unix nanoseconds
-	Interactive bool           `cbor:"4,keyasint"` // it ended an interactive sign-in
+	Interactive bool           `cbor:"4,keyasint"` // it ended a sign-in
 	Presented   session.ID     `cbor:"5,keyasint"` // look-up of the artifact it was obtained with; zero: a first grant
 	Sealed      session.Sealed `cbor:"6,keyasint"` // no record where Unlearned is set
 
@@ -38,6 +38,8 @@ type Learned struct {
 	// NotBefore is a time before which the primary no longer honours what it issued to this client for this subject, Unix
 	// seconds; 0: it named none.
 	NotBefore int64 `cbor:"16,keyasint,omitempty"`
+	// AuthTime is when the person signed in by the primary's clock, Unix seconds; 0: not told.
+	AuthTime int64 `cbor:"17,keyasint,omitempty"`
 }
 
 // Outcome says what became of a Learned.
@@ -117,7 +119,11 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		Issuer: s.issuer(l.Tenant, l.Issuer),
 	}
 	if l.Interactive {
-		d.Begun = l.Sent
+		// A code may come of a session that is hours old: it began when the person signed in.
+		d.Begun, d.Guessed = l.Sent, l.AuthTime == 0
+		if l.AuthTime > 0 {
+			d.Begun = min(l.Sent, l.AuthTime*int64(time.Second))
+		}
 	}
 	var parent *session.Door
 	var superseded int64 // since when the presented artifact had been superseded
@@ -128,7 +134,7 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 			parent, superseded = p, p.Superseded
 			d.Grant = p.Grant
 			if !l.Interactive {
-				d.Begun = p.Begun
+				d.Begun, d.Guessed = p.Begun, p.Guessed
 			}
 			if d.Unlearned == "" && p.Unlearned == "password" {
 				d.Unlearned = p.Unlearned // a refresh keeps the origin of its family
@@ -158,11 +164,7 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	}
 	for _, m := range marks {
 		if m.Final {
-			o := Outcome{Unlearned: "revoked"}
-			if m.Told {
-				o.Alarm = "approved_after_revocation"
-			}
-			return o, nil
+			return s.learnOver(b, l, &d, m)
 		}
 	}
 	if parent != nil && parent.Kind == session.ClientSecret && d.Unlearned == "" && !parent.Record.Zero() && l.Sent-parent.Approved < serviceStep {
@@ -221,6 +223,26 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		return Outcome{}, err
 	}
 	return Outcome{Unlearned: d.Unlearned}, nil
+}
+
+// learnOver remembers of an exchange whose session a final mark has ended only that: what it gave is refused here too.
+func (s *Service) learnOver(b *learning, l *Learned, d *session.Door, m session.Mark) (Outcome, error) {
+	o := Outcome{Unlearned: "revoked"}
+	if m.Told {
+		o.Alarm = "approved_after_revocation"
+	}
+	d.Unlearned = o.Unlearned
+	for _, sd := range l.Sealed.Doors {
+		if sd.Lookup == l.Presented {
+			continue // as it was: the mark blocks it
+		}
+		nd := *d
+		nd.Kind, nd.Ends = sd.Kind, sd.Ends
+		if err := b.put(s.Sessions, l.Tenant, sd.Lookup, l.Sent, &nd); err != nil {
+			return Outcome{}, err
+		}
+	}
+	return o, nil
 }
 
 // serviceStep is how often it is written down again what a client got for itself: some ask many times a second.

@@ -287,7 +287,44 @@ func TestAnUnknownBeginningIsBeforeEverything(t *testing.T) {
 	if o := r.learn(r.learned("rt-2", "rt-never-seen", r.now)); o[0].Unlearned != "revoked" {
 		t.Errorf("learned: %+v", o)
 	}
-	r.want("rt-2", "no_record")
+	r.want("rt-2", "revoked")
+}
+
+// A session that a final mark ended begins anew only when the person signed in anew: a code may come of a live cookie.
+func TestACodeOfAnEndedSessionBeginsNothing(t *testing.T) {
+	for _, c := range []struct {
+		rule     string
+		of       session.What
+		authTime time.Duration // after the mark; 0: not told
+		want     string
+	}{
+		{"subject ended, signed in before", session.OfSubject, -time.Minute, "revoked"},
+		{"subject ended, signed in at that very second", session.OfSubject, 300 * time.Millisecond, "revoked"},
+		{"subject ended, signed in after", session.OfSubject, 2 * time.Second, ""},
+		{"subject ended, nobody says when it was signed in", session.OfSubject, 0, ""},
+		{"session ended, signed in before", session.OfSession, -time.Minute, "revoked"},
+		{"session ended, signed in after", session.OfSession, 2 * time.Second, ""},
+		{"session ended, nobody says when it was signed in", session.OfSession, 0, "revoked"},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			r := newRig(t)
+			at := r.now.Truncate(time.Second).Add(300 * time.Millisecond)
+			kind, value := "subject", "alice"
+			if c.of == session.OfSession {
+				kind, value = "session", "sid-1"
+			}
+			r.mark(c.of, kind, value, true, at)
+			m := r.learned("rt-2", "", at.Add(4*time.Second))
+			if c.authTime != 0 {
+				m.AuthTime = at.Add(c.authTime).Unix()
+			}
+			r.now = at.Add(5 * time.Second)
+			if o := r.learn(m); o[0].Unlearned != c.want {
+				t.Errorf("learned: %+v", o)
+			}
+			r.want("rt-2", c.want)
+		})
+	}
 }
 
 // A reply that cannot be judged (signed by an unknown key, say) does not undo what was learned before.

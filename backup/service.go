@@ -115,6 +115,8 @@ func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
 	switch {
 	case d.Kind != a.play.Artifact.Kind:
 		return flow.NotNow("no_record")
+	case d.Record.Zero() && d.Unlearned == "revoked":
+		return flow.No("revoked", http.StatusBadRequest, "invalid_grant")
 	case d.Record.Zero():
 		return flow.NotNow("not_learned")
 	case a.now.UnixNano() >= d.Approved+int64(session.Lifetime):

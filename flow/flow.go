@@ -101,7 +101,8 @@ type Lesson struct {
 	Record      *session.Record
 	Artifacts   []Artifact // what opens the record from now on
 	Presented   *Artifact  // what it was obtained with, nil for a first grant
-	Interactive bool       // the exchange ended an interactive sign-in
+	Interactive bool       // the exchange ended a sign-in, interactive where AuthTime does not say otherwise
+	AuthTime    int64      // when the person signed in, Unix seconds (OpenID Connect Core, section 2); 0: not told
 	Shape       *session.Shape
 	// NotBefore is a time, in Unix seconds, before which the primary no longer honours what it issued to this client for
 	// this subject; 0: it named none.

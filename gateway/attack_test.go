@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"understudy/idptest"
 	"understudy/session"
 )
 
@@ -199,5 +200,39 @@ func refusedInTheOutage(t *testing.T, r *rig, good *tokens) {
 	})
 	if got := r.refresh("rot", good.RefreshToken); !got.byBackup() {
 		t.Errorf("the right client is not served any more: %+v", got)
+	}
+}
+
+// A session that an operator ended does not come back by a code that the browser's cookie at the primary gets silently, in
+// normal mode or in an outage; a person who signs in anew does.
+func TestARevokedSessionDoesNotComeBackSilently(t *testing.T) {
+	kc := keycloak(t)
+	r := newRig(t, kc.URL())
+	b := &idptest.Browser{}
+	k := r.signInWith(b, "rot", "bob")
+	time.Sleep(1100 * time.Millisecond) // auth_time has seconds
+	m := session.Mark{Of: session.OfSubject, ID: r.seal.Pseudonym("subject", "default", r.realm("rot"), k.claim("sub")), Final: true, At: time.Now().UnixNano(), Cause: "operator"}
+	if err := r.backup.Mark(t.Context(), "default", m); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.refresh("rot", k.RefreshToken); !strings.Contains(got.Description, "revoked") {
+		t.Fatalf("not revoked: %v", got)
+	}
+	silent := r.signInWith(b, "rot", "bob")
+	if silent.claim("sid") != k.claim("sid") {
+		t.Fatal("it was not silent")
+	}
+	time.Sleep(1100 * time.Millisecond)
+	anew := r.signIn("rot", "bob")
+	if got := r.refresh("rot", silent.RefreshToken); got.AccessToken != "" {
+		t.Errorf("the silent one goes on in normal mode: %v", got)
+	}
+	kc.Kill()
+	defer kc.Restart(context.Background())
+	if got := r.refresh("rot", silent.RefreshToken); got.AccessToken != "" {
+		t.Errorf("and in the outage: %v", got)
+	}
+	if got := r.refresh("rot", anew.RefreshToken); !got.byBackup() {
+		t.Errorf("who signed in anew is not served: %v", got)
 	}
 }

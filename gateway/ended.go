@@ -70,14 +70,13 @@ func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, told boo
 	return known, err
 }
 
-// endHere ends, without the primary, what a revocation or a logout names, or returns nil where nothing is known of it. The
-// gateway holds the mark against what it ended also when the primary is back.
+// endHere ends, without the primary, what a revocation or a logout names, or returns nil where nothing is known of it, or
+// the request ends nothing. The gateway holds the mark against what it ended also when the primary is back.
 func (t *trip) endHere(ctx context.Context) *http.Response {
-	form := t.v.request.Form
-	if t.v.endpoint == flow.EndSession && t.v.request.HTTP.Method == http.MethodGet {
-		form = t.v.request.HTTP.URL.Query()
+	if !t.v.ends() {
+		return nil
 	}
-	known, err := t.g.ended(ctx, t.v, form, false)
+	known, err := t.g.ended(ctx, t.v, t.v.request.Form, false)
 	switch {
 	case err != nil:
 		return t.notKept()

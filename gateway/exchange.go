@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -32,6 +33,7 @@ type trip struct {
 	st        backup.Standing
 	grant     string // stands for the grant where failures are counted; "" where anybody could have provoked the answer
 	sent      time.Time
+	inside    bool // it has a place among the exchanges in flight
 }
 
 func (g *Gateway) trip(r *http.Request, v *visit) *trip {
@@ -73,8 +75,18 @@ func (g *Gateway) away(r *http.Request, v *visit) *http.Response {
 func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) {
 	t := g.trip(out, v)
 	ctx := out.Context()
+	if t.ask.Artifact.Kind != session.RefreshToken || t.ask.Unplayable != "" {
+		leave := t.enter(false)
+		if leave == nil {
+			return nil, fmt.Errorf("%w: %d exchanges in flight", errOurs, v.tenant.InFlight)
+		}
+		defer leave()
+	}
 	if resp := t.ownToken(ctx); resp != nil {
 		return resp, nil
+	}
+	if no := t.forbidden(ctx); no != nil {
+		return no, nil
 	}
 	switch t.ask.Artifact.Kind {
 	case session.RefreshToken:
@@ -85,9 +97,6 @@ func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) 
 		return t.service(ctx)
 	default:
 		return t.plain(ctx)
-	}
-	if no := t.forbidden(ctx); no != nil {
-		return no, nil
 	}
 	if t.ask.Unplayable != "" {
 		return t.plain(ctx)
@@ -106,8 +115,12 @@ func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) 
 // ended here and of which the primary could not have heard (design, law 3).
 func (t *trip) forbidden(ctx context.Context) *http.Response {
 	all := t.v.spellings()
-	if len(all) <= 1 && t.ask.Unplayable == "" {
+	if t.v.endpoint != flow.Token || len(all) <= 1 && t.ask.Unplayable == "" && t.ask.Artifact.Kind == session.RefreshToken {
 		return nil // the ordinary way asks
+	}
+	if len(all) > maxSpellings {
+		t.g.note(t.v, "refused", "too_many_tokens", "")
+		return t.refuse(flow.No("too_many_tokens", http.StatusBadRequest, "invalid_request"))
 	}
 	for _, token := range all {
 		st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.g.lookup(t.v, token))
@@ -119,10 +132,21 @@ func (t *trip) forbidden(ctx context.Context) *http.Response {
 	return nil
 }
 
+// maxSpellings bounds the refresh tokens in one request; more than one is no request of anybody's.
+const maxSpellings = 16
+
 // plain is the way of a request that the backup cannot answer: it waits as long as its client does.
 func (t *trip) plain(ctx context.Context) (*http.Response, error) {
+	if t.v.ends() || t.ask.Artifact.Kind == session.Code {
+		return t.ending(ctx)
+	}
 	t.sent = t.g.c.Now()
 	o, resp := t.send(ctx, t.v.request.Body)
+	return t.settle(ctx, o, resp)
+}
+
+// settle makes of what became of a request what its client gets.
+func (t *trip) settle(ctx context.Context, o *outcome, resp *http.Response) (*http.Response, error) {
 	rule := classify(t.g.rules, o)
 	t.tell(rule, o)
 	return t.delivered(ctx, rule, o, resp)
@@ -144,10 +168,8 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 		}
 	} else if rule.Origin != health.Ours {
 		t.codeAgain(ctx)
-		if t.v.endpoint == flow.Revocation || t.v.endpoint == flow.EndSession {
-			if resp := t.endHere(ctx); resp != nil {
-				return resp, nil
-			}
+		if resp := t.endHere(ctx); resp != nil {
+			return resp, nil
 		}
 	}
 	return t.pass(rule, o, resp)
@@ -158,6 +180,8 @@ func (t *trip) pass(rule *Rule, o *outcome, resp *http.Response) (*http.Response
 	switch {
 	case o.err != nil:
 		return nil, o.err
+	case t.v.endpoint == flow.EndSession && t.v.request.HTTP.Method == http.MethodGet:
+		return resp, nil // a person sees it
 	case rule == nil || rule.Probe || rule.Origin == health.Ours || o.object.Text("error") != "":
 		return resp, nil
 	}
@@ -175,6 +199,7 @@ func (t *trip) tell(rule *Rule, o *outcome) {
 		return // the breaker is the token endpoint's; what another one does says nothing of it
 	}
 	if rule == nil {
+		t.v.tenant.answeredBy(t.v.issuer)
 		grant := t.grant
 		if grant == "" && o.status == http.StatusOK {
 			grant = "new" // somebody signed in
@@ -200,6 +225,11 @@ func (t *trip) odd() string {
 // run is the way of a request that the backup could answer.
 func (t *trip) run(ctx context.Context) (*http.Response, error) {
 	st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.lookup)
+	leave := t.enter(err != nil || st.Known || st.Successor != nil)
+	if leave == nil {
+		return nil, fmt.Errorf("%w: %d exchanges in flight", errOurs, t.v.tenant.InFlight)
+	}
+	defer leave()
 	if err != nil {
 		t.g.c.Log.Warn("the standing of an artifact is not known; the primary decides", "tenant", t.v.tenant.Name, "error", err)
 	}
@@ -230,6 +260,25 @@ func (t *trip) run(ctx context.Context) (*http.Response, error) {
 		}
 	}
 	return t.forward(ctx, body)
+}
+
+// enter takes a place among the exchanges in flight, or returns nil where there is none. Who sends artifacts at random must
+// not take the places of those whose sessions are known.
+func (t *trip) enter(known bool) (leave func()) {
+	if t.inside {
+		return func() {}
+	}
+	slots := t.v.tenant.others
+	if known {
+		slots = t.v.tenant.exchanges
+	}
+	select {
+	case slots <- struct{}{}:
+	default:
+		return nil
+	}
+	t.inside = true
+	return func() { <-slots; t.inside = false }
 }
 
 // join waits for the exchange with the same artifact that is still under way: the artifact must not be presented again
@@ -294,7 +343,7 @@ func (t *trip) forward(ctx context.Context, body []byte) (*http.Response, error)
 	done := make(chan result, 1)
 	t.sent = t.g.c.Now()
 	// The exchange goes on when the client has been answered or is gone, because its reply matters.
-	up, cancel := context.WithTimeout(context.WithoutCancel(ctx), lateBound)
+	up, cancel := t.g.late.outlive(ctx)
 	finish := t.g.late.begin(t.place)
 	go func() {
 		o, resp := t.send(up, body)
@@ -355,7 +404,7 @@ func (t *trip) decide(ctx context.Context, o *outcome, resp *http.Response) (*ht
 		return t.answered(ctx, o, resp)
 	}
 	switch {
-	case rule.Name == "no_reply" && o.sent:
+	case rule.Lost && o.sent:
 		t.ambiguous(ctx)
 	case rule.Name == unknownKey().Name:
 		t.keep(ctx, o) // its refresh token is kept like a late reply's

@@ -35,7 +35,9 @@ type Rule struct {
 	Origin health.Origin
 	// Probe is true where the backup may answer only when the gateway's own probe fails likewise.
 	Probe bool
-	when  func(*outcome) bool
+	// Lost is true where the primary may have carried out what was asked, and its reply is lost.
+	Lost bool
+	when func(*outcome) bool
 }
 
 // Rules is the table of what counts as an unexpected failure of the primary at a protocol endpoint (design, law 1). The
@@ -52,45 +54,47 @@ func Rules() []Rule {
 		}
 	}
 	return []Rule{
-		{"client_gone", "the client went away before the primary answered", health.Ours, false,
+		{"client_gone", "the client went away before the primary answered", health.Ours, false, false,
 			func(o *outcome) bool { return errors.Is(o.err, context.Canceled) || errors.Is(o.err, errOurs) }},
-		{"handles", "the gateway itself has no file handles, ports or memory left", health.Ours, false,
+		{"handles", "the gateway itself has no file handles, ports or memory left", health.Ours, false, false,
 			func(o *outcome) bool { return exhausted(o.err) }},
-		{"refused", "the connection is refused, or there is no way to the host", health.Beyond, false,
+		{"refused", "the connection is refused, or there is no way to the host", health.Beyond, false, false,
 			func(o *outcome) bool {
 				return !o.sent && (errors.Is(o.err, syscall.ECONNREFUSED) || errors.Is(o.err, syscall.EHOSTUNREACH) || errors.Is(o.err, syscall.ENETUNREACH))
 			}},
-		{"dns", "the host name cannot be resolved", health.Beyond, false,
+		{"dns", "the host name cannot be resolved", health.Beyond, false, false,
 			func(o *outcome) bool { var e *net.DNSError; return errors.As(o.err, &e) }},
-		{"tls", "the TLS handshake fails, or the certificate is wrong or expired", health.Beyond, false,
+		{"tls", "the TLS handshake fails, or the certificate is wrong or expired", health.Beyond, false, false,
 			func(o *outcome) bool { return o.err != nil && !o.sent && isTLS(o.err) }},
-		{"connect", "the connection cannot be made", health.Beyond, false,
+		{"connect", "the connection cannot be made", health.Beyond, false, false,
 			func(o *outcome) bool { var e *net.OpError; return !o.sent && errors.As(o.err, &e) && e.Op == "dial" }},
-		{"too_large", "the reply is larger than the gateway takes", health.Doubt, false,
+		{"too_large", "the reply is larger than the gateway takes", health.Doubt, false, true,
 			func(o *outcome) bool { return errors.Is(o.err, errTooLarge) }},
-		{"no_reply", "the request was sent and no whole reply came (reset, truncation, deadline)", health.Doubt, false,
+		{"no_reply", "the request was sent and no whole reply came (reset, truncation, deadline)", health.Doubt, false, true,
 			func(o *outcome) bool { return o.err != nil }},
-		{"too_many", "429: the primary's answer, with its Retry-After", answered, false, is(http.StatusTooManyRequests)},
-		{"server_error", "a 5xx reply", health.Doubt, false, func(o *outcome) bool { return o.status >= 500 }},
-		{"request_refused", "408, 413, 425 or 431", health.Doubt, true, is(408, 413, 425, 431)},
-		{"redirect", "a redirect from a protocol endpoint", health.Doubt, false,
+		{"too_many", "429: the primary's answer, with its Retry-After", answered, false, false, is(http.StatusTooManyRequests)},
+		{"gateway_error", "502 or 504: of something before the primary, which may have done its work", health.Doubt, false, true,
+			is(http.StatusBadGateway, http.StatusGatewayTimeout)},
+		{"server_error", "any other 5xx reply", health.Doubt, false, false, func(o *outcome) bool { return o.status >= 500 }},
+		{"request_refused", "408, 413, 425 or 431", health.Doubt, true, false, is(408, 413, 425, 431)},
+		{"redirect", "a redirect from a protocol endpoint", health.Doubt, false, false,
 			func(o *outcome) bool { return o.status >= 300 && o.status < 400 && o.endpoint != flow.EndSession }},
-		{"oauth_unavailable", "temporarily_unavailable or server_error in the protocol's words", health.Doubt, false,
+		{"oauth_unavailable", "temporarily_unavailable or server_error in the protocol's words", health.Doubt, false, false,
 			func(o *outcome) bool {
 				e := o.object.Text("error")
 				return e == "temporarily_unavailable" || e == "server_error"
 			}},
-		{"challenge", "401 with WWW-Authenticate: an answer, body or not", answered, false,
+		{"challenge", "401 with WWW-Authenticate: an answer, body or not", answered, false, false,
 			func(o *outcome) bool { return o.status == 401 && o.header.Get("WWW-Authenticate") != "" }},
-		{"client_error", "a 4xx without the protocol's body", health.Doubt, true,
+		{"client_error", "a 4xx without the protocol's body", health.Doubt, true, false,
 			func(o *outcome) bool { return o.status >= 400 && o.object.Text("error") == "" }},
-		{"empty", "a 2xx without the body that is due", health.Doubt, false,
+		{"empty", "a 2xx without the body that is due", health.Doubt, false, true,
 			func(o *outcome) bool { return o.status < 300 && bodyDue(o.endpoint) && len(o.body) == 0 }},
-		{"wrong_content", "a 2xx whose body is not JSON (an HTML page, for example)", health.Doubt, false,
+		{"wrong_content", "a 2xx whose body is not JSON (an HTML page, for example)", health.Doubt, false, true,
 			func(o *outcome) bool {
 				return o.status < 300 && bodyDue(o.endpoint) && (o.objErr != nil || !isJSON(o.header))
 			}},
-		{"no_token", "a 200 of the token endpoint without access_token or token_type", health.Doubt, false,
+		{"no_token", "a 200 of the token endpoint without access_token or token_type", health.Doubt, false, true,
 			func(o *outcome) bool {
 				return o.status == 200 && o.endpoint == flow.Token && !(o.object.Filled("access_token") && o.object.Filled("token_type"))
 			}},
@@ -99,7 +103,7 @@ func Rules() []Rule {
 
 // unknownKey is the rule for a reply whose ID token is signed by a key that the primary does not publish.
 func unknownKey() *Rule {
-	return &Rule{"unknown_key", "the ID token is signed by a key that the primary does not publish, also after asking again", health.Doubt, false, nil}
+	return &Rule{"unknown_key", "the ID token is signed by a key that the primary does not publish, also after asking again", health.Doubt, false, false, nil}
 }
 
 // answered marks lines of the table that are the primary's answer although they look like failures.

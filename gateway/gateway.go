@@ -89,7 +89,8 @@ func New(c Config) (*Gateway, error) {
 		if t.InFlight == 0 {
 			t.InFlight = 1000
 		}
-		t.pages, t.exchanges = make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight)
+		t.pages, t.others, t.exchanges = make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight)
+		t.reading = newReaders(t.InFlight)
 		t.shadows = rate.NewLimiter(shadowRate, shadowRate)
 		t.rules = g.rules
 		t.meta = newMetadata(t, filepath.Join(c.DataDir, "metadata"), c.Backup, c.Now)
@@ -136,8 +137,17 @@ func (g *Gateway) States() map[string]map[string]health.State {
 		for e, m := range t.monitors {
 			out[t.Name][string(e)] = m.State()
 		}
+		for _, e := range followers() {
+			out[t.Name][string(e)] = t.monitors[flow.Token].State()
+		}
 	}
 	return out
+}
+
+// followers are the classes of endpoints whose breaker is the token endpoint's: they are served by the same process, are asked
+// too seldom to have evidence of their own, and what they say must not speak for it.
+func followers() []flow.Endpoint {
+	return []flow.Endpoint{flow.UserInfo, flow.Introspection, flow.Revocation, flow.EndSession}
 }
 
 // visit is what the gateway knows of a request on its way.
@@ -179,6 +189,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "This host name is not served here.", http.StatusMisdirectedRequest)
 		return
 	}
+	if path, _, _ := strings.Cut(r.RequestURI, "?"); strings.HasPrefix(path, "//") && path != r.URL.EscapedPath() {
+		http.Error(w, "The path begins with // and has bytes that a URL must have escaped: it cannot be passed as it is.", http.StatusBadRequest)
+		return
+	}
 	v := &visit{tenant: t, began: g.c.Now(), endpoint: flow.Other}
 	v.origin = g.client(t, r)
 	v.find(r)
@@ -196,7 +210,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	default:
-		if !g.read(w, r, v) {
+		done := t.reading.begin(v.address)
+		if done == nil {
+			w.Header().Set("Connection", "close") // or the server would receive the body before it answers
+			g.failed(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, v)), fmt.Errorf("%w: too many bodies are being received", errOurs))
+			return
+		}
+		read := g.read(w, r, v)
+		done()
+		if !read {
 			return
 		}
 		if resp := g.away(r, v); resp != nil {
@@ -313,32 +335,20 @@ type upstream struct{ g *Gateway }
 
 func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
 	v := out.Context().Value(visitKey{}).(*visit)
-	// Pages and uploads, which may last as long as their clients like, take nothing away from who has a session.
-	slots := v.tenant.pages
 	if v.request != nil {
-		slots = v.tenant.exchanges
+		return u.g.exchange(out, v)
 	}
+	// Pages and uploads, which may last as long as their clients like, take nothing away from who has a session.
 	select {
-	case slots <- struct{}{}:
+	case v.tenant.pages <- struct{}{}:
 	default:
 		return nil, fmt.Errorf("%w: %d requests in flight", errOurs, v.tenant.InFlight)
 	}
-	release := func() { <-slots }
-	if v.request != nil {
-		defer release()
-		return u.g.exchange(out, v)
-	}
+	release := func() { <-v.tenant.pages }
 	resp, err := v.tenant.transport.RoundTrip(out)
 	if err != nil {
 		release()
 		return nil, err
-	}
-	if ends(v.endpoint, resp.StatusCode, resp.Header) {
-		if _, err := u.g.ended(out.Context(), v, out.URL.Query(), true); err != nil {
-			release()
-			resp.Body.Close()
-			return nil, errNotKept
-		}
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		release() // a tunnel is bounded by its peers

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"understudy/health"
 	"understudy/session"
 )
 
@@ -20,6 +21,9 @@ type late struct {
 	flying map[session.ID]*flight // exchanges under way, by the artifact that the client holds
 	doubts map[string]time.Time
 	wg     sync.WaitGroup // exchanges under way
+
+	ended context.Context // over when nothing may go on any more
+	end   context.CancelFunc
 }
 
 // flight is the exchanges with one artifact that are under way.
@@ -35,10 +39,19 @@ type turn struct {
 }
 
 func newLate(now func() time.Time) *late {
-	return &late{id: session.NewID(), now: now, turns: map[session.ID]*turn{}, flying: map[session.ID]*flight{}, doubts: map[string]time.Time{}}
+	l := &late{id: session.NewID(), now: now, turns: map[session.ID]*turn{}, flying: map[session.ID]*flight{}, doubts: map[string]time.Time{}}
+	l.ended, l.end = context.WithCancel(context.Background())
+	return l
 }
 
-// run waits for ctx, and then a moment for the replies that are still under way.
+// outlive is the context of an exchange that goes on without its client.
+func (l *late) outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	up, cancel := context.WithTimeout(context.WithoutCancel(ctx), lateBound)
+	stop := context.AfterFunc(l.ended, cancel)
+	return up, func() { stop(); cancel() }
+}
+
+// run waits for ctx, and then a moment for the replies that are still under way. When it returns none is any more.
 func (l *late) run(ctx context.Context) error {
 	<-ctx.Done()
 	done := make(chan struct{})
@@ -46,6 +59,8 @@ func (l *late) run(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-time.After(2 * time.Second):
+		l.end()
+		<-done
 	}
 	return nil
 }
@@ -102,6 +117,12 @@ func (l *late) begin(id session.ID) (finish func()) {
 	})
 }
 
+// track notes that an exchange is under way that no artifact is held back for.
+func (l *late) track() (finish func()) {
+	l.wg.Add(1)
+	return sync.OnceFunc(l.wg.Done)
+}
+
 // landed is closed when the exchanges with an artifact that are under way here have ended; nil where none is.
 func (l *late) landed(id session.ID) <-chan struct{} {
 	l.mu.Lock()
@@ -127,8 +148,8 @@ func (l *late) inFlight(id session.ID, s *session.Successor) bool {
 }
 
 const (
-	// doubtLifetime is how long a grant's one doubt stays used.
-	doubtLifetime = time.Hour
+	// doubtLifetime is how long a grant's one doubt stays used: for as long as the grant could be played.
+	doubtLifetime = session.Lifetime
 	maxDoubts     = 100_000
 )
 
@@ -184,7 +205,8 @@ func (t *trip) late(ctx context.Context, o *outcome) {
 	rule := classify(t.g.rules, o)
 	t.tell(rule, o)
 	switch {
-	case rule != nil && o.err != nil && o.sent:
+	case rule != nil && rule.Origin == health.Ours: // this process ends; whoever comes next finds it pending
+	case rule != nil && rule.Lost && o.sent:
 		t.ambiguous(ctx)
 	case rule != nil:
 		t.step(ctx, session.Successor{State: session.Delivered, At: t.sent.UnixNano()}) // it was not carried out

@@ -185,7 +185,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		Session: s.Pseudonym("session", v.tenant.Name, v.issuer.ID, le.Record.SID),
 
 		ClientAuth: client.Method, SecretID: t.proof.SecretID, Unlearned: why,
-		HabitKey: s.HabitKey(le.Record), Shape: le.Shape, NotBefore: le.NotBefore,
+		HabitKey: s.HabitKey(le.Record), Shape: le.Shape, NotBefore: le.NotBefore, AuthTime: le.AuthTime,
 	}
 	if le.Presented != nil {
 		m.Presented = t.lookup

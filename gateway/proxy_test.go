@@ -118,6 +118,21 @@ func TestTargetsPassByteForByte(t *testing.T) {
 	}
 }
 
+// A path that net/http cannot send as it came is refused, and not changed.
+func TestATargetThatCannotPassIsRefused(t *testing.T) {
+	w := newWire(t, ok)
+	r := newRig(t, w.url())
+	for _, target := range []string{"//a|b", "//realms/x/{y}", "//a\"b"} {
+		got := raw(t, r, "GET "+target+" HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n")
+		if !strings.HasPrefix(got, "HTTP/1.1 400 ") {
+			t.Errorf("%q: %.40q", target, got)
+		}
+		if line, _, _ := strings.Cut(w.last(), "\r\n"); strings.Contains(line, "//a") || strings.Contains(line, "//realms") {
+			t.Errorf("%q passed as %q", target, line)
+		}
+	}
+}
+
 func TestMethodsAndHeadersPass(t *testing.T) {
 	w := newWire(t, ok)
 	r := newRig(t, w.url())

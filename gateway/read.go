@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"mime"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,8 +20,12 @@ const maxRequestBody = 64 << 10
 
 // read buffers the body of a request at a protocol endpoint and finds its flow. It is false where it has answered.
 func (g *Gateway) read(w http.ResponseWriter, r *http.Request, v *visit) bool {
-	if r.Method != http.MethodPost && v.endpoint != flow.UserInfo {
-		return true // nothing that the backup could answer
+	switch {
+	case r.Method == http.MethodOptions, r.Method == http.MethodHead:
+		return true
+	case r.Method == http.MethodPost, v.endpoint == flow.UserInfo, v.endpoint == flow.EndSession:
+	case v.endpoint != flow.Token:
+		return true // nothing that the backup could answer, nor anything that may be forbidden
 	}
 	body, err := readAll(http.MaxBytesReader(w, r.Body, maxRequestBody), min(r.ContentLength, maxRequestBody))
 	if err != nil {
@@ -65,8 +72,13 @@ func (v *visit) readForm() {
 		v.odd = "content_type"
 	}
 	switch {
+	case len(r.Body) == 0 && r.Endpoint == flow.EndSession && r.HTTP.Method != http.MethodPost:
+		r.Form = r.HTTP.URL.Query() // a logout by link (OpenID Connect RP-Initiated Logout, section 2)
 	case len(r.Body) == 0:
 		r.Form = url.Values{}
+	case t == "multipart/form-data":
+		v.odd = "multipart"
+		r.Form, r.FormErr = multipartForm(r.Body, types[0])
 	case t == "application/json":
 		v.odd, v.json = "json", true
 		var o map[string]any
@@ -90,6 +102,34 @@ func (v *visit) readForm() {
 	}
 }
 
+// maxParts bounds the parts of a multipart form.
+const maxParts = 256
+
+// multipartForm reads what a primary might take from a multipart form: no client of OAuth sends one.
+func multipartForm(body []byte, contentType string) (url.Values, error) {
+	_, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return nil, err
+	}
+	form := url.Values{}
+	m := multipart.NewReader(bytes.NewReader(body), params["boundary"])
+	for range maxParts {
+		p, err := m.NextRawPart()
+		if err == io.EOF {
+			return form, nil
+		}
+		if err != nil {
+			return form, err
+		}
+		b, err := io.ReadAll(p) // of a body that is here
+		if err != nil {
+			return form, err
+		}
+		form.Add(p.FormName(), string(b))
+	}
+	return form, fmt.Errorf("more than %d parts", maxParts)
+}
+
 // withToken is the body with another refresh token in place of the presented one.
 func (v *visit) withToken(token string) ([]byte, error) {
 	if v.json {
@@ -104,20 +144,17 @@ func (v *visit) withToken(token string) ([]byte, error) {
 		o["refresh_token"] = b
 		return json.Marshal(o)
 	}
-	form := url.Values{}
-	for k, vs := range v.request.Form {
-		form[k] = vs
-	}
+	form := maps.Clone(v.request.Form)
 	form.Set("refresh_token", token)
 	return []byte(form.Encode()), nil
 }
 
-// spellings are all the refresh tokens that a request may be taken to present, at most four of them.
+// spellings are all the refresh tokens that a request may be taken to present.
 func (v *visit) spellings() []string {
 	all := append([]string(nil), v.request.Form["refresh_token"]...)
 	if v.request.HTTP.URL.RawQuery != "" {
 		q, _ := url.ParseQuery(v.request.HTTP.URL.RawQuery)
 		all = append(all, q["refresh_token"]...)
 	}
-	return all[:min(len(all), 4)]
+	return all
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strings"
 	"sync/atomic"
 
@@ -98,15 +99,25 @@ func answers(err error) bool {
 	return errors.As(err, &s) && s >= 400 && s < 500
 }
 
-// probe does a real exchange with the token endpoint that no attack protection counts: a grant type that nobody
-// supports. A protocol error is a sign of life.
-func (t *Tenant) probe(ctx context.Context) error {
+// probed is the token endpoint that probes ask: of the issuer that answered last, so that one which the primary gave up does
+// not speak for the others; "" where none is known.
+func (t *Tenant) probed() string {
+	if is := t.answered.Load(); is != nil {
+		return is.tokenPath()
+	}
 	at := ""
 	for _, is := range t.meta.issuers() {
 		if p := is.tokenPath(); at == "" || p < at {
 			at = p
 		}
 	}
+	return at
+}
+
+// probe does a real exchange with the token endpoint that no attack protection counts: a grant type that nobody
+// supports. A protocol error is a sign of life.
+func (t *Tenant) probe(ctx context.Context) error {
+	at := t.probed()
 	if at == "" {
 		if _, err := t.meta.get(ctx, wellKnown); err != nil && !answers(err) {
 			if exhausted(err) {
@@ -118,7 +129,7 @@ func (t *Tenant) probe(ctx context.Context) error {
 	}
 	body := "grant_type=urn%3Aunderstudy%3Aprobe"
 	if t.ProbeClient != "" {
-		body += "&client_id=" + t.ProbeClient
+		body += "&client_id=" + url.QueryEscape(t.ProbeClient)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.Upstream.String()+at, strings.NewReader(body))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"understudy/session"
 )
@@ -17,7 +18,11 @@ type shared struct {
 	status  int
 	header  http.Header
 	body    []byte
+	at      time.Time
 }
+
+// shareFor is how long an answer may be repeated: the time in which a client may try again for the same.
+const shareFor = 5 * time.Second
 
 // fingerprint is the same for requests that are equal in body and in the client's proof (design, section 4).
 func (t *trip) fingerprint() [sha256.Size]byte {
@@ -39,7 +44,7 @@ func (t *trip) share(p played) {
 	t.g.late.mu.Lock()
 	defer t.g.late.mu.Unlock()
 	if f := t.g.late.flying[t.place]; f != nil {
-		f.shared = &shared{t.fingerprint(), p.resp.StatusCode, p.resp.Header.Clone(), body}
+		f.shared = &shared{t.fingerprint(), p.resp.StatusCode, p.resp.Header.Clone(), body, t.g.c.Now()}
 	}
 }
 
@@ -52,7 +57,7 @@ func (t *trip) repeated() *http.Response {
 		s = f.shared
 	}
 	t.g.late.mu.Unlock()
-	if s == nil || t.st.Told || s.request != t.fingerprint() {
+	if s == nil || t.st.Told || t.g.c.Now().Sub(s.at) > shareFor || s.request != t.fingerprint() {
 		return nil
 	}
 	t.g.note(t.v, "issued", "repeated", "in_flight")

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -28,7 +29,8 @@ type Tenant struct {
 	TLS      *tls.Config
 	Trusted  []netip.Prefix // peers whose X-Forwarded-* count
 	Health   health.Config
-	// InFlight bounds concurrent requests to the primary, of pages and of protocol exchanges each; 0: 1000.
+	// InFlight bounds concurrent requests to the primary, of pages, of sessions that go on, and of other protocol exchanges
+	// each; 0: 1000.
 	InFlight int
 	// Shadow is the share of healthy requests, in percent, for which the backup's answer is computed too.
 	Shadow float64
@@ -43,10 +45,13 @@ type Tenant struct {
 	rules     []Rule
 	verified  sync.Map // issuer NUL kid → struct{}: keys that were seen to sign
 	transport *http.Transport
+	answered  atomic.Pointer[issuer] // whose token endpoint answered last
 	meta      *metadata
 	monitors  map[flow.Endpoint]*health.Monitor
 	pages     chan struct{} // requests in flight that are passed through
-	exchanges chan struct{} // and those at protocol endpoints, whose bodies are here
+	others    chan struct{} // those at protocol endpoints, whose bodies are here, without a session that is known
+	exchanges chan struct{} // and those with one
+	reading   *readers
 	shadows   *rate.Limiter
 }
 
@@ -105,6 +110,13 @@ func (t *Tenant) forwarded(out *http.Request, from origin) {
 	}
 	v := [3]string{host, scheme, port}
 	h["X-Forwarded-Host"], h["X-Forwarded-Proto"], h["X-Forwarded-Port"] = v[0:1:1], v[1:2:2], v[2:3:3]
+}
+
+// answeredBy notes that an issuer's token endpoint answered.
+func (t *Tenant) answeredBy(is *issuer) {
+	if t.answered.Load() != is {
+		t.answered.Store(is)
+	}
 }
 
 // vouches says whether the connection to the primary can be trusted to carry its replies.

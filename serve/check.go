@@ -60,8 +60,12 @@ func Check(ctx context.Context, c *config.Config, s *config.Source) *Report {
 	r := &Report{}
 	r.dataDir(c)
 	r.keyFile("sealing_key_file", c.SealingKeyFile, c)
-	if c.KeyEncryptionKeyFile != "" {
+	switch {
+	case c.KeyEncryptionKeyFile != "":
 		r.keyFile("key_encryption_key_file", c.KeyEncryptionKeyFile, c)
+	case c.Role != config.RoleGateway: // which has no signing keys
+		r.add(Note, "key_encryption_key", fmt.Sprintf("the signing keys are encrypted with a key that is derived from the sealing key (%s): whoever has that and the data directory can sign, too", c.SealingKeyFile),
+			"to part the two, name another file of 32 random bytes as key_encryption_key_file before the first start; keys that were made already do not open with it")
 	}
 	for _, l := range c.Listeners {
 		r.pair("listener "+l.Address, l.TLS.CertFile, l.TLS.KeyFile, nil)

@@ -2,10 +2,15 @@ package serve
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,6 +21,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"understudy/gateway"
+	"understudy/session"
 )
 
 const (
@@ -98,12 +104,26 @@ func (q *question) unreachable(err error) bool {
 	return true
 }
 
-// get asks for a document as the gateway does.
+// get asks for a document.
 func (q *question) get(ctx context.Context, path string) (b []byte, status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, q.t.Upstream.String()+path, nil)
 	if err != nil {
 		return nil, 0, err
 	}
+	resp, b, err := q.do(req)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case resp.StatusCode != http.StatusOK:
+		return nil, resp.StatusCode, &errStatus{resp.Status}
+	case len(b) > maxDocument:
+		return nil, resp.StatusCode, &errStatus{"with over 1 MiB"}
+	}
+	return b, resp.StatusCode, nil
+}
+
+// do asks as the gateway does, and reads the reply up to one byte more than maxDocument.
+func (q *question) do(req *http.Request) (*http.Response, []byte, error) {
 	req.Host = q.t.Hosts[0]
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("X-Forwarded-Host", q.t.Hosts[0])
@@ -120,7 +140,7 @@ func (q *question) get(ctx context.Context, path string) (b []byte, status int, 
 		if errors.As(err, &u) {
 			err = u.Err
 		}
-		return nil, 0, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	q.clock(sent, resp.Header.Get("Date"))
@@ -128,17 +148,8 @@ func (q *question) get(ctx context.Context, path string) (b []byte, status int, 
 		q.r.end("primary of "+q.t.Name, resp.TLS.PeerCertificates[0])
 		q.find(OK, "upstream_certificate", "", "the primary's certificate is believed", "")
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, resp.StatusCode, &errStatus{resp.Status}
-	}
-	b, err = io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
-	if err != nil {
-		return nil, resp.StatusCode, err
-	}
-	if len(b) > maxDocument {
-		return nil, resp.StatusCode, &errStatus{"with over 1 MiB"}
-	}
-	return b, resp.StatusCode, nil
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	return resp, b, err
 }
 
 func (q *question) seen(code string) bool {
@@ -218,6 +229,7 @@ func (q *question) issuer(ctx context.Context, doc []byte, want, path string) {
 			return
 		}
 	}
+	q.token(ctx, &m)
 	u, _ := url.Parse(m.JWKS)
 	b, _, err := q.get(ctx, u.RequestURI())
 	if err != nil {
@@ -227,8 +239,81 @@ func (q *question) issuer(ctx context.Context, doc []byte, want, path string) {
 	q.keys(b, &m)
 }
 
+// token does the exchange with the token endpoint that the gateway probes with. What is no answer to it there would open
+// the breaker, and the backup would play beside a primary that is well.
+func (q *question) token(ctx context.Context, m *metadata) {
+	u, err := url.Parse(m.Token)
+	if err != nil {
+		return // reported before
+	}
+	body := "grant_type=urn%3Aunderstudy%3Aprobe"
+	if q.t.ProbeClient != "" {
+		body += "&client_id=" + url.QueryEscape(q.t.ProbeClient)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, q.t.Upstream.String()+u.EscapedPath(), strings.NewReader(body))
+	if err != nil {
+		q.find(Wrong, "token_probe", m.Issuer, "the token endpoint cannot be asked: "+err.Error(), "see the primary's configuration")
+		return
+	}
+	req.GetBody = nil // sent once
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, b, err := q.do(req)
+	if err != nil {
+		q.find(Wrong, "token_probe", m.Issuer, "the token endpoint does not answer a POST: "+err.Error(), "see the primary, and what stands before it")
+		return
+	}
+	o, _ := session.ParseObject(b)
+	code := o.Text("error")
+	switch refused := resp.StatusCode >= 400 && resp.StatusCode < 500; {
+	case resp.StatusCode == http.StatusTooManyRequests:
+		q.find(Warning, "token_probe", m.Issuer, "the token endpoint answers 429: too many requests come from here", "let the primary, and what stands before it, take more from this address; then check again")
+	case code == "temporarily_unavailable" || code == "server_error":
+		q.find(Wrong, "token_probe", m.Issuer, fmt.Sprintf("the token endpoint says %s (%s)", code, resp.Status), "see the primary: it is ill, and the backup plays")
+	case refused && code != "", resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") != "":
+		q.find(OK, "token_probe", m.Issuer, "the token endpoint answers in the protocol's words", "")
+	default:
+		q.find(Wrong, "token_probe", m.Issuer, fmt.Sprintf("the token endpoint answers %s with %s where an OAuth error in JSON is due: the gateway's probe takes that for a failure, and the backup plays while the primary is well", resp.Status, kind(resp, b)),
+			"see what stands before the primary (a proxy, a firewall, an error page) and let POST "+u.EscapedPath()+" through; where the primary does not answer a request without a client so, name one as health.probe_client")
+	}
+}
+
+// kind names what a reply holds, not its content.
+func kind(resp *http.Response, b []byte) string {
+	t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	switch {
+	case len(b) == 0:
+		return "nothing"
+	case err != nil:
+		return "something that has no type"
+	}
+	return fmt.Sprintf("%.40q", t)
+}
+
 // symmetric says whether an algorithm signs with a shared secret.
 func symmetric(alg string) bool { return strings.HasPrefix(alg, "HS") }
+
+// fits says whether a backup key of this algorithm can stand for a key of the primary's.
+func fits(alg string, pub crypto.PublicKey) bool {
+	switch k := pub.(type) {
+	case *rsa.PublicKey:
+		return slices.Contains([]string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, alg)
+	case *ecdsa.PublicKey:
+		return alg == map[int]string{256: "ES256", 384: "ES384", 521: "ES512"}[k.Curve.Params().BitSize]
+	case ed25519.PublicKey:
+		return alg == "EdDSA"
+	}
+	return false
+}
+
+// supports says whether a key can sign with an algorithm that the metadata names. Where that names none, the key must.
+func (m *metadata) supports(k *jose.JSONWebKey) bool {
+	if len(m.Algs) == 0 {
+		return fits(k.Algorithm, k.Key)
+	}
+	return slices.ContainsFunc(m.Algs, func(alg string) bool {
+		return fits(alg, k.Key) && (k.Algorithm == "" || k.Algorithm == alg)
+	})
+}
 
 // keys looks whether backup keys can stand beside the primary's.
 func (q *question) keys(b []byte, m *metadata) {
@@ -239,7 +324,7 @@ func (q *question) keys(b []byte, m *metadata) {
 		q.find(NotProtected, "jwks", m.Issuer, "the primary's key set is empty or no JSON", "see the primary: its own tokens cannot be verified either")
 		return
 	}
-	signing, nameless := 0, 0
+	signing, nameless, fitting := 0, 0, 0
 	for _, raw := range set.Keys {
 		var k jose.JSONWebKey
 		if k.UnmarshalJSON(raw) != nil || k.Use == "enc" || !k.Valid() || !k.IsPublic() {
@@ -248,6 +333,9 @@ func (q *question) keys(b []byte, m *metadata) {
 		signing++
 		if k.KeyID == "" {
 			nameless++
+		}
+		if m.supports(&k) {
+			fitting++
 		}
 	}
 	asymmetric := slices.ContainsFunc(m.Algs, func(a string) bool { return !symmetric(a) && a != "none" })
@@ -258,6 +346,10 @@ func (q *question) keys(b []byte, m *metadata) {
 		q.find(NotProtected, "jwks", m.Issuer, "there is no public signing key in the primary's key set", "let the primary sign with RS256 or ES256")
 	case nameless > 0:
 		q.find(NotProtected, "no_kid", m.Issuer, fmt.Sprintf("%d of %d signing keys have no kid: clients could not tell the backup's keys from them", nameless, signing), "let the primary publish its keys with a kid and name it in its tokens")
+	case fitting == 0 && len(m.Algs) == 0:
+		q.find(NotProtected, "algorithms", m.Issuer, "neither id_token_signing_alg_values_supported in the metadata nor a key of the key set says how tokens are signed: no backup key can be made", "let the primary name its algorithms in the metadata, or the alg of each key")
+	case fitting == 0:
+		q.find(NotProtected, "algorithms", m.Issuer, fmt.Sprintf("none of the %d signing keys is one for an algorithm that the metadata names (id_token_signing_alg_values_supported: %.200s): no backup key can be made that clients take", signing, strings.Join(m.Algs, ", ")), "let the primary name the algorithm that it signs with, or publish the keys of those that it names")
 	default:
 		q.find(OK, "keys", m.Issuer, fmt.Sprintf("%d signing keys, all with a kid: the backup's can stand beside them", signing), "")
 	}

@@ -155,7 +155,8 @@ func (s *Store) Blocking(tenant string, d *Door) ([]Mark, error) {
 func (m *Mark) blocks(d *Door) bool {
 	switch {
 	case m.Final:
-		return d.Begun <= m.At
+		// A session that ended does not begin anew by a code that nobody had to sign in for.
+		return d.Begun <= m.At || m.Of == OfSession && d.Guessed
 	case m.Lifted != 0:
 		return false
 	}

@@ -105,6 +105,8 @@ type Door struct {
 	Superseded int64  `cbor:"13,keyasint"` // since when a newer artifact has taken its place; 0: it is the newest
 	Hash       uint32 `cbor:"14,keyasint"` // stable for the grant: splits traffic in a ramp
 	Issuer     ID     `cbor:"15,keyasint,omitzero"`
+	// Guessed is set where the primary did not say when the person signed in: Begun is when the code was redeemed.
+	Guessed bool `cbor:"16,keyasint,omitempty"`
 }
 
 // Expires is when the door and its record are forgotten.

@@ -43,8 +43,25 @@ func (x *grant) Learn(r *flow.Response) *flow.Lesson {
 	if l != nil {
 		// Only a code or a device code stands at the end of a person's sign-in.
 		l.Interactive = x.kind == "authorization_code" || x.kind == "urn:ietf:params:oauth:grant-type:device_code"
+		if r := l.Record; r != nil {
+			l.AuthTime = authTime(r.IDToken, r.AccessToken)
+		}
 	}
 	return l
+}
+
+// authTime is when the person signed in, as far as one of the tokens says so. A code may come of a session that is hours
+// old, without a person.
+func authTime(ts ...*session.Token) int64 {
+	for _, t := range ts {
+		if t == nil {
+			continue
+		}
+		if n := seconds(t.Claims, "auth_time"); n > 0 {
+			return n
+		}
+	}
+	return 0
 }
 
 // Answer implements flow.Flow.

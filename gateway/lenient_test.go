@@ -1,0 +1,335 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"understudy/gateway"
+	"understudy/idptest"
+	"understudy/session"
+)
+
+// lenient is a primary with logout and revocation whose token endpoint takes parameters from wherever they come, the last of
+// several, as PHP does.
+type lenient struct {
+	*signer
+	url     string
+	slow    atomic.Int64  // how long a revocation takes
+	revoked chan struct{} // one for each that arrived
+}
+
+func newLenient(t *testing.T) *lenient {
+	t.Helper()
+	l := &lenient{signer: newSigner(t, "k1"), revoked: make(chan struct{}, 10)}
+	l.signer.change = func(doc map[string]any) {
+		at := doc["issuer"].(string)
+		doc["revocation_endpoint"], doc["end_session_endpoint"] = at+"/revoke", at+"/logout"
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/revoke":
+			io.Copy(io.Discard, r.Body)
+			l.revoked <- struct{}{}
+			time.Sleep(time.Duration(l.slow.Load()))
+			return
+		case "/logout":
+			http.Redirect(w, r, "http://127.0.0.1:9999/bye", http.StatusFound)
+			return
+		case "/token":
+			r.ParseMultipartForm(1 << 20)
+		}
+		l.signer.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	l.url = srv.URL
+	return l
+}
+
+// ask sends a request with a form, for as long as ctx lasts, and returns status and body.
+func (r *rig) ask(ctx context.Context, method, path string, form url.Values) (int, string, error) {
+	req, err := http.NewRequestWithContext(ctx, method, r.url+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		return 0, "", err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req) // follows nothing
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+func multipartForm(t *testing.T, form url.Values) (string, io.Reader) {
+	t.Helper()
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for name, vs := range form {
+		for _, v := range vs {
+			must(0, w.WriteField(name, v))
+		}
+	}
+	must(0, w.Close())
+	return w.FormDataContentType(), &b
+}
+
+func everything(*http.Request) bool { return true }
+
+// What asks for an end is done here where the primary is silent, and is not forgotten where its client leaves.
+func TestWhatEndsHolds(t *testing.T) {
+	revoke := func(k *tokens) url.Values { return url.Values{"token": {k.RefreshToken}, "client_id": {"app"}} }
+	for name, end := range map[string]func(*testing.T, *lenient, *idptest.FaultProxy, *rig, *tokens){
+		"a revocation, in a black hole whose breaker is open": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+			fault(t, f, idptest.Fault{Kind: idptest.BlackHole, Match: everything})
+			waitFor(t, "the outage", func() bool { return r.again(k.RefreshToken).byBackup() })
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if s, _, err := r.ask(ctx, http.MethodPost, "/revoke", revoke(k)); s != http.StatusOK {
+				t.Errorf("not acknowledged: %d %v", s, err)
+			}
+		},
+		"a revocation, the first thing in a black hole": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+			fault(t, f, idptest.Fault{Kind: idptest.BlackHole, Match: everything})
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+			defer cancel()
+			if s, _, err := r.ask(ctx, http.MethodPost, "/revoke", revoke(k)); s != http.StatusOK {
+				t.Errorf("not acknowledged: %d %v", s, err)
+			}
+		},
+		"a revocation whose client leaves while the primary carries it out": func(t *testing.T, l *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+			l.slow.Store(int64(300 * time.Millisecond))
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { <-l.revoked; cancel() }()
+			r.ask(ctx, http.MethodPost, "/revoke", revoke(k))
+			time.Sleep(600 * time.Millisecond)
+			fault(t, f, idptest.Fault{Kind: idptest.Refuse})
+		},
+		"a logout by link": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+			fault(t, f, idptest.Fault{Kind: idptest.Refuse})
+			if s, _, err := r.ask(t.Context(), http.MethodGet, "/logout?id_token_hint="+k.IDToken, nil); s/100 != 2 {
+				t.Errorf("not acknowledged: %d %v", s, err)
+			}
+		},
+		"a logout by form": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+			fault(t, f, idptest.Fault{Kind: idptest.Refuse})
+			if s, _, err := r.ask(t.Context(), http.MethodPost, "/logout", url.Values{"id_token_hint": {k.IDToken}}); s/100 != 2 {
+				t.Errorf("not acknowledged: %d %v", s, err)
+			}
+		},
+		"a redeemed code that is presented again, in a black hole": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+			fault(t, f, idptest.Fault{Kind: idptest.BlackHole, Match: everything})
+			waitFor(t, "the outage", func() bool { return r.again(k.RefreshToken).byBackup() })
+			waitFor(t, "the breaker is open", func() bool {
+				return r.metrics("understudy_primary_share_percent")[`understudy_primary_share_percent{endpoint="token",tenant="default"}`] == "0"
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			r.ask(ctx, http.MethodPost, "/token", url.Values{"grant_type": {"authorization_code"}, "code": {"c"}, "client_id": {"app"}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLenient(t)
+			f := behind(t, l.url)
+			r := newRig(t, f.URL())
+			k := r.code()
+			r.learnedAt(r.url, k.RefreshToken)
+			end(t, l, f, r, k)
+			if got := r.again(k.RefreshToken); got.AccessToken != "" || got.Error != "invalid_grant" {
+				t.Errorf("it goes on: %v", got)
+			}
+		})
+	}
+}
+
+// A logout by link with the backup's own ID token is none that the primary could understand.
+func TestOwnIDTokenAsHint(t *testing.T) {
+	l := newLenient(t)
+	f := behind(t, l.url)
+	r := newRig(t, f.URL())
+	k := r.code()
+	r.learnedAt(r.url, k.RefreshToken)
+	fault(t, f, idptest.Fault{Kind: idptest.Refuse})
+	ours := r.again(k.RefreshToken)
+	if !ours.byBackup() {
+		t.Fatal(ours)
+	}
+	fault(t, f, idptest.Fault{})
+	for method, ask := range map[string]func() (int, string, error){
+		http.MethodGet: func() (int, string, error) {
+			return r.ask(t.Context(), http.MethodGet, "/logout?id_token_hint="+ours.IDToken, nil)
+		},
+		http.MethodPost: func() (int, string, error) {
+			return r.ask(t.Context(), http.MethodPost, "/logout", url.Values{"id_token_hint": {ours.IDToken}})
+		},
+	} {
+		if s, b, err := ask(); s != http.StatusServiceUnavailable || !strings.Contains(b, "own_token") {
+			t.Errorf("%s: %d %.80s %v", method, s, b, err)
+		}
+	}
+}
+
+// What an operator revoked is refused in normal mode in every spelling that some primary takes.
+func TestARevokedTokenInEverySpelling(t *testing.T) {
+	l := newLenient(t)
+	r := newRig(t, l.url)
+	k := r.code()
+	r.learnedAt(r.url, k.RefreshToken)
+	m := session.Mark{Of: session.OfSubject, ID: r.seal.Pseudonym("subject", "default", r.url, "alice"), Final: true, At: time.Now().UnixNano(), Cause: "operator"}
+	if err := r.backup.Mark(t.Context(), "default", m); err != nil {
+		t.Fatal(err)
+	}
+	plain := url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {k.RefreshToken}}
+	among := func(n int) url.Values {
+		v := url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}}
+		for range n {
+			v.Add("refresh_token", "x")
+		}
+		v.Add("refresh_token", k.RefreshToken)
+		return v
+	}
+	for name, ask := range map[string]func() (int, string, error){
+		"plain":          func() (int, string, error) { return r.ask(t.Context(), http.MethodPost, "/token", plain) },
+		"the last of 5":  func() (int, string, error) { return r.ask(t.Context(), http.MethodPost, "/token", among(4)) },
+		"the last of 99": func() (int, string, error) { return r.ask(t.Context(), http.MethodPost, "/token", among(98)) },
+		"in the query":   func() (int, string, error) { return r.ask(t.Context(), http.MethodPost, "/token?"+plain.Encode(), nil) },
+		"by GET":         func() (int, string, error) { return r.ask(t.Context(), http.MethodGet, "/token?"+plain.Encode(), nil) },
+		"by PUT":         func() (int, string, error) { return r.ask(t.Context(), http.MethodPut, "/token", plain) },
+		"another grant's parameter": func() (int, string, error) {
+			v := url.Values{"grant_type": {"authorization_code", "refresh_token"}, "client_id": {"app"}, "refresh_token": {k.RefreshToken}}
+			return r.ask(t.Context(), http.MethodPost, "/token", v)
+		},
+		"multipart": func() (int, string, error) {
+			kind, body := multipartForm(t, plain)
+			resp, err := http.Post(r.url+"/token", kind, body)
+			if err != nil {
+				return 0, "", err
+			}
+			defer resp.Body.Close()
+			b, err := io.ReadAll(resp.Body)
+			return resp.StatusCode, string(b), err
+		},
+	} {
+		if s, b, err := ask(); strings.Contains(b, "access_token") || err != nil {
+			t.Errorf("%s passes: %d %v", name, s, err)
+		}
+	}
+	if s, b, err := r.ask(t.Context(), http.MethodPost, "/token", url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {"x"}}); s == 0 || strings.Contains(b, "revoked") {
+		t.Errorf("another token is taken for the revoked one: %d %s %v", s, b, err)
+	}
+}
+
+// A password's family is never played, however the password was sent.
+func TestAPasswordInEverySpelling(t *testing.T) {
+	l := newLenient(t)
+	f := behind(t, l.url)
+	r := newRig(t, f.URL())
+	get(t, r.url+"/.well-known/openid-configuration")
+	form := url.Values{"grant_type": {"password"}, "client_id": {"app"}, "username": {"a"}, "password": {"b"}, "scope": {"openid"}}
+	request := func(kind string, query string, body io.Reader) *http.Request {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+"/token"+query, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", kind)
+		return req
+	}
+	kind, parts := multipartForm(t, form)
+	var held []string
+	for name, req := range map[string]*http.Request{
+		"form":      request("application/x-www-form-urlencoded", "", strings.NewReader(form.Encode())),
+		"multipart": request(kind, "", parts),
+		"query":     request("application/x-www-form-urlencoded", "?"+form.Encode(), nil),
+	} {
+		k := r.send(req)
+		if k.RefreshToken == "" {
+			t.Fatalf("%s: the primary does not take it: %v", name, k)
+		}
+		time.Sleep(100 * time.Millisecond) // it must be learned that this is not to be learned
+		next := r.again(k.RefreshToken)
+		r.learnedAt(r.url, next.RefreshToken)
+		held = append(held, next.RefreshToken)
+	}
+	fault(t, f, idptest.Fault{Kind: idptest.Refuse})
+	for _, token := range held {
+		if got := r.again(token); got.AccessToken != "" {
+			t.Errorf("%v", got)
+		}
+	}
+}
+
+// Exchanges that anybody can begin, and that hang, take no places from sessions.
+func TestStrangersTakeNoPlaces(t *testing.T) {
+	l := newLenient(t)
+	f := behind(t, l.url)
+	r := newRig(t, f.URL(), func(x *gateway.Tenant) { x.InFlight, x.Health.ProbeServing = 20, time.Hour })
+	k := r.code()
+	r.learnedAt(r.url, k.RefreshToken)
+	fault(t, f, idptest.Fault{Kind: idptest.BlackHole, Match: func(q *http.Request) bool { return q.UserAgent() == "stranger" }})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{}, 60)
+	for i := range cap(done) {
+		form := url.Values{"grant_type": {"authorization_code"}, "code": {"x"}, "client_id": {"app"}}
+		if i%2 == 0 {
+			form = url.Values{"grant_type": {"refresh_token"}, "refresh_token": {fmt.Sprint("x", i)}, "client_id": {"app"}}
+		}
+		go func() {
+			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/token", strings.NewReader(form.Encode()))
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header.Set("User-Agent", "stranger")
+			if resp, err := http.DefaultClient.Do(req); err == nil {
+				resp.Body.Close()
+			}
+			done <- struct{}{}
+		}()
+	}
+	waitFor(t, "the places are taken", func() bool { return len(done) >= 40 }) // the others are told that it is full
+	if got := r.again(k.RefreshToken); got.AccessToken == "" || got.byBackup() {
+		t.Errorf("a session meanwhile: %v", got)
+	}
+	cancel()
+	for range cap(done) {
+		<-done
+	}
+}
+
+// Bodies that are being received are bounded, and one network cannot take all places.
+func TestBodiesThatNeverEnd(t *testing.T) {
+	l := newLenient(t)
+	r := newRig(t, l.url, func(x *gateway.Tenant) { x.InFlight = 40; x.Trusted = append(x.Trusted, loopback()) })
+	k := r.code()
+	fill := func(from string, n int) (refused int) {
+		host := strings.TrimPrefix(r.url, "http://")
+		for range n {
+			c, err := net.Dial("tcp", host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			fmt.Fprintf(c, "POST /token HTTP/1.1\r\nHost: %s\r\nX-Forwarded-For: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\nx=", host, from)
+			c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			if b, _ := io.ReadAll(c); strings.HasPrefix(string(b), "HTTP/1.1 503 ") && strings.Contains(string(b), "Retry-After") {
+				refused++
+			}
+		}
+		return refused
+	}
+	if n := fill("192.0.2.1", 13); n != 3 {
+		t.Errorf("%d of 13 bodies of one network are refused, want 3", n)
+	}
+	if got := r.again(k.RefreshToken); got.AccessToken == "" {
+		t.Errorf("another network meanwhile: %v", got)
+	}
+}
