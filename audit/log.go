@@ -7,12 +7,12 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 )
@@ -26,8 +26,8 @@ type Options struct {
 }
 
 const (
-	interval    = 100 * time.Millisecond // between syncs, at most
-	maxBuffered = 1 << 20                // bytes that wait for the disk; more are written at once by whoever brings them
+	interval = 100 * time.Millisecond // between syncs, at most
+	maxSpare = 1 << 20                // bytes of a buffer that is kept for the next lines
 )
 
 // Log appends entries to files by day and size and syncs them in groups. It is safe for concurrent use. One process
@@ -37,17 +37,42 @@ type Log struct {
 	keep int
 	max  int64
 
-	mu     sync.Mutex // guards the next; never held during a call to the disk
-	buf    []byte     // whole lines that wait
-	err    error      // of the last attempt to write them
-	tried  time.Time
-	closed bool
+	mu       sync.Mutex // guards the next; never held during a call to the disk
+	buf      []byte     // whole lines that wait for a write; their writers wait, too
+	gather   *group     // of those lines; never nil
+	spare    []byte     // becomes buf
+	idle     []*group   // become gather
+	err      error      // of the last write
+	unsynced error      // of the last sync
+	tried    time.Time  // when a write or a sync last failed
+	closed   bool
 
-	disk  sync.Mutex // serialises work on files and guards the next; taken before mu
-	spare []byte     // becomes buf
-	file  *os.File
-	name  fileName
+	disk  sync.Mutex // serialises writes and guards the next; never held during a sync; taken before mu
+	file  *logFile   // nil: none is open
+	name  fileName   // of file
+	from  time.Time  // when the name's day begins
+	until time.Time  // and ends
 	size  int64
+	ended []*logFile // are written no more; the next sync closes them
+	begun bool       // a file was begun whose name is not synced
+
+	syncing sync.Mutex // serialises syncs and the closing of files; taken before disk
+}
+
+// logFile is an open file.
+type logFile struct {
+	*os.File
+	dirty bool // it has lines that are not synced; guarded by Log.disk
+}
+
+// group is the writers whose lines go out in one write. Its first leads: it waits for the writes before, while others
+// join, and then writes for all.
+type group struct {
+	over    sync.Cond // done is set; with Log.mu, which guards the next
+	writers int       // who do not know yet what became of it
+	done    bool
+	whole   int // bytes of the lines that are in the file
+	err     error
 }
 
 // Open opens the log in dir with the default options.
@@ -65,47 +90,137 @@ func (o Options) Open(dir string) (*Log, error) {
 	if l.max == 0 {
 		l.max = 256 << 20
 	}
+	l.gather = l.newGroup()
 	return l, nil
 }
 
 var errClosed = errors.New("the sign-in log is closed")
 
-// Write appends an entry. It is on disk after the next sync, 100 ms later at most where Run runs. An error means that
-// the entry will not be in the log: nothing may then be answered. After a failure it goes on failing until the lines
-// that wait could be written.
+// Write appends an entry. When it returns, the line is the operating system's: it outlives this process, and it is on
+// disk after the next sync, 100 ms later at most where Run runs. An error means that the entry is not in the log:
+// nothing may then be answered. After a failure it goes on failing for 100 ms, or until Run could write again.
 func (l *Log) Write(e Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return errClosed
 	}
-	if l.err != nil && time.Since(l.tried) < interval {
-		return l.err
-	}
-	if l.err != nil || len(l.buf) >= maxBuffered {
-		l.mu.Unlock()
-		err := l.flush(false)
-		l.mu.Lock()
-		if err != nil {
-			return err
-		}
-		if l.closed {
-			return errClosed
-		}
+	if err := cmp.Or(l.err, l.unsynced); err != nil && time.Since(l.tried) < interval {
+		return err
 	}
 	l.buf = e.append(l.buf)
-	return nil
+	g, end := l.gather, len(l.buf)
+	g.writers++
+	if g.writers == 1 {
+		l.mu.Unlock()
+		l.disk.Lock()
+		l.mu.Lock()
+		if !g.done { // Close may have written it
+			l.flush()
+		}
+		l.disk.Unlock()
+	}
+	for !g.done {
+		g.over.Wait()
+	}
+	err := g.err
+	if end <= g.whole {
+		err = nil
+	}
+	if g.writers--; g.writers == 0 {
+		g.done, g.whole, g.err = false, 0, nil
+		l.idle = append(l.idle, g)
+	}
+	return err
+}
+
+// newGroup returns a group that nobody is in. l.mu is held.
+func (l *Log) newGroup() *group {
+	if n := len(l.idle) - 1; n >= 0 {
+		g := l.idle[n]
+		l.idle = l.idle[:n]
+		return g
+	}
+	return &group{over: sync.Cond{L: &l.mu}}
+}
+
+// flush writes the lines that wait and tells their writers. l.disk and l.mu are held; l.mu not during the write.
+func (l *Log) flush() {
+	if len(l.buf) == 0 {
+		return
+	}
+	g, b := l.gather, l.buf
+	l.gather, l.buf, l.spare = l.newGroup(), l.spare[:0], nil
+	l.mu.Unlock()
+	n, err := l.write(b, time.Now())
+	l.mu.Lock()
+	if cap(b) <= maxSpare {
+		l.spare = b
+	}
+	if l.err = err; err != nil {
+		l.tried = time.Now()
+	}
+	g.done, g.whole, g.err = true, n, err
+	g.over.Broadcast()
 }
 
 // Err returns why lines cannot be written at the moment, or nil.
 func (l *Log) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.err
+	return cmp.Or(l.err, l.unsynced)
 }
 
-// Sync writes what waits to disk and returns when it is there.
-func (l *Log) Sync() error { return l.flush(true) }
+// Sync returns when every line whose Write has returned is on disk.
+func (l *Log) Sync() error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.disk.Lock()
+	file, ended, begun := l.file, l.ended, l.begun
+	l.ended, l.begun = nil, false
+	l.disk.Unlock()
+	var err error
+	for _, f := range ended {
+		err = errors.Join(err, l.syncFile(f), f.Close())
+	}
+	if file != nil {
+		err = errors.Join(err, l.syncFile(file))
+	}
+	if begun {
+		if e := syncDir(l.dir); e != nil {
+			err = errors.Join(err, e)
+			l.disk.Lock()
+			l.begun = true
+			l.disk.Unlock()
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("sync the sign-in log: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unsynced = err; err != nil {
+		l.tried = time.Now()
+	}
+	return err
+}
+
+func (l *Log) syncFile(f *logFile) error {
+	l.disk.Lock()
+	dirty := f.dirty
+	f.dirty = false
+	l.disk.Unlock()
+	if !dirty {
+		return nil
+	}
+	err := f.Sync()
+	if err != nil {
+		l.disk.Lock()
+		f.dirty = true
+		l.disk.Unlock()
+	}
+	return err
+}
 
 // Run syncs every 100 ms and removes files that are kept no longer, until ctx ends; then it syncs once more. What
 // cannot be written is told to the callers of Write.
@@ -122,79 +237,61 @@ func (l *Log) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return l.Sync()
 		case <-tick.C:
-			if l.waiting() {
-				l.Sync() // kept, and told by Write
-			}
+			l.retry()
+			l.Sync() // kept, and told by Write
 		}
 	}
 }
 
-func (l *Log) waiting() bool {
+// retry looks whether lines can be written again after a failure, with an empty one, which readers pass over: Write
+// need not risk a sign-in for that, and Err is right where nobody signs in.
+func (l *Log) retry() {
+	l.disk.Lock()
+	defer l.disk.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.buf) > 0
+	if l.err != nil && !l.closed {
+		l.buf = append(l.buf, '\n')
+		l.flush()
+	}
 }
 
 // Close syncs and closes. It may be called twice.
 func (l *Log) Close() error {
+	l.disk.Lock()
 	l.mu.Lock()
 	was := l.closed
 	l.closed = true
+	l.flush()
 	l.mu.Unlock()
+	l.endFile()
+	l.disk.Unlock()
 	if was {
 		return nil
 	}
-	err := l.flush(true)
-	l.disk.Lock()
-	defer l.disk.Unlock()
-	return errors.Join(err, l.closeFile())
+	return l.Sync()
 }
 
-// flush writes the lines that wait. What could not be written waits on, before what came meanwhile.
-func (l *Log) flush(sync bool) error {
-	l.disk.Lock()
-	defer l.disk.Unlock()
-	l.mu.Lock()
-	b := l.buf
-	l.buf, l.spare = l.spare[:0], nil
-	l.mu.Unlock()
-	rest, err := l.write(b, time.Now())
-	if err == nil && sync && l.file != nil {
-		if err = l.file.Sync(); err != nil {
-			err = fmt.Errorf("sync the sign-in log: %w", err)
-		}
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(rest) > 0 {
-		l.buf = append(slices.Clone(rest), l.buf...)
-	} else if cap(b) <= 2*maxBuffered {
-		l.spare = b[:0]
-	}
-	l.err, l.tried = err, time.Now()
-	return err
-}
-
-// write appends whole lines to the file that is due and returns those that are not in it. l.disk is held.
-func (l *Log) write(b []byte, now time.Time) (rest []byte, err error) {
-	if len(b) == 0 {
-		return nil, nil
-	}
+// write appends whole lines to the file that is due and returns how many bytes of whole lines are in it. l.disk is held.
+func (l *Log) write(b []byte, now time.Time) (int, error) {
 	if err := l.due(now); err != nil {
-		return b, err
+		return 0, err
 	}
 	n, err := l.file.Write(b)
 	l.size += int64(n)
+	l.file.dirty = l.file.dirty || n > 0
 	if err != nil {
-		// The next attempt begins a new line in a file opened afresh, and repeats the line that was torn.
-		l.closeFile()
-		return b[bytes.LastIndexByte(b[:n], '\n')+1:], fmt.Errorf("write the sign-in log: %w", err)
+		l.endFile() // the next attempt begins a new line in a file opened afresh
+		return bytes.LastIndexByte(b[:n], '\n') + 1, fmt.Errorf("write the sign-in log: %w", err)
 	}
-	return nil, nil
+	return n, nil
 }
 
-// due opens the file into which lines go now.
+// due opens the file into which lines go now. l.disk is held.
 func (l *Log) due(now time.Time) error {
+	if l.file != nil && l.size < l.max && !now.Before(l.from) && now.Before(l.until) {
+		return nil
+	}
 	day := now.UTC().Format(dayFormat)
 	if l.file != nil && day < l.name.day && dayBefore(l.name.day) == day {
 		day = l.name.day // a clock that steps back over midnight
@@ -202,9 +299,7 @@ func (l *Log) due(now time.Time) error {
 	if l.file != nil && l.name.day == day && l.size < l.max {
 		return nil
 	}
-	if err := l.closeFile(); err != nil {
-		return fmt.Errorf("close a file of the sign-in log: %w", err)
-	}
+	l.endFile()
 	names, err := list(l.dir)
 	if err != nil {
 		return err
@@ -234,11 +329,13 @@ func (l *Log) openFile(n fileName) error {
 		f.Close()
 		return err
 	}
-	if err := syncDir(l.dir); err != nil {
+	from, err := time.Parse(dayFormat, n.day)
+	if err != nil {
 		f.Close()
 		return err
 	}
-	l.file, l.name, l.size = f, n, size
+	l.file, l.name, l.from, l.until, l.size = &logFile{File: f, dirty: size > 0}, n, from, from.AddDate(0, 0, 1), size
+	l.begun = true
 	return nil
 }
 
@@ -270,13 +367,12 @@ func begin(f *os.File) (size int64, err error) {
 	return size, nil
 }
 
-func (l *Log) closeFile() error {
-	if l.file == nil {
-		return nil
+// endFile leaves the file to the next sync. l.disk is held.
+func (l *Log) endFile() {
+	if l.file != nil {
+		l.ended = append(l.ended, l.file)
+		l.file = nil
 	}
-	err := errors.Join(l.file.Sync(), l.file.Close())
-	l.file = nil
-	return err
 }
 
 // sweep removes the files of days that are kept no longer. What cannot be removed is tried again an hour later.

@@ -76,7 +76,14 @@ func files(t testing.TB, dir string) []string {
 	return out
 }
 
-func TestRunSyncsInGroups(t *testing.T) {
+func synced(l *Log) bool {
+	l.disk.Lock()
+	defer l.disk.Unlock()
+	return !l.file.dirty && !l.begun
+}
+
+// A line is there for every reader once Write has returned; it is synced with others.
+func TestWrittenAtOnceSyncedInGroups(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		l := openLog(t, dir, Options{})
@@ -84,21 +91,25 @@ func TestRunSyncsInGroups(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- l.Run(ctx) }()
 		write(t, l, entry("1", time.Now()))
-		if len(files(t, dir)) != 0 {
-			t.Error("written one by one")
+		write(t, l, entry("2", time.Now()))
+		if got := ids(read(t, dir, Filter{})); got != "1 2" {
+			t.Errorf("when Write has returned there is %q", got)
+		}
+		if synced(l) {
+			t.Error("synced one by one")
 		}
 		time.Sleep(interval)
 		synctest.Wait()
-		if got := ids(read(t, dir, Filter{})); got != "1" {
-			t.Errorf("after 100 ms there is %q", got)
+		if !synced(l) {
+			t.Error("not synced after 100 ms")
 		}
-		write(t, l, entry("2", time.Now()))
+		write(t, l, entry("3", time.Now()))
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if got := ids(read(t, dir, Filter{})); got != "1 2" {
-			t.Errorf("at the end there is %q", got)
+		if !synced(l) {
+			t.Error("not synced at the end")
 		}
 	})
 	st, err := os.Stat(filepath.Join(dir, files(t, dir)[0]))
@@ -177,35 +188,153 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-// A full disk: the device says ENOSPC as one does.
-func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
+// fullDisk puts a device in the log's place that says ENOSPC, as a full disk does. What it returns makes space.
+func fullDisk(t *testing.T, dir string) (space func()) {
+	t.Helper()
 	path := filepath.Join(dir, fileName{time.Now().UTC().Format(dayFormat), 1}.String())
 	if err := os.Symlink("/dev/full", path); err != nil {
 		t.Fatal(err)
 	}
+	return func() {
+		t.Helper()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		space := fullDisk(t, dir)
+		l := openLog(t, dir, Options{})
+		for range 2 { // the second one does not even try
+			if err := l.Write(entry("1", time.Now())); !errors.Is(err, syscall.ENOSPC) || !errors.Is(l.Err(), syscall.ENOSPC) {
+				t.Errorf("Write on a full disk: %v, %v", err, l.Err())
+			}
+		}
+		space()
+		if err := l.Write(entry("2", time.Now())); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("Write before the next attempt is due: %v", err)
+		}
+		time.Sleep(interval)
+		write(t, l, entry("3", time.Now()))
+		if err := l.Close(); err != nil || l.Err() != nil {
+			t.Fatal(err, l.Err())
+		}
+		if err := l.Write(entry("4", time.Now())); err == nil {
+			t.Error("wrote to a closed log")
+		}
+	})
+	if got := ids(read(t, dir, Filter{})); got != "3" {
+		t.Errorf("the log has %q: accepted line 3", got)
+	}
+}
+
+// Where nobody signs in, Err tells all the same when there is space again.
+func TestRunFindsSpace(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		space := fullDisk(t, dir)
+		l := openLog(t, dir, Options{})
+		go l.Run(t.Context())
+		if l.Write(entry("1", time.Now())) == nil {
+			t.Fatal("the disk is not full")
+		}
+		time.Sleep(time.Second)
+		if !errors.Is(l.Err(), syscall.ENOSPC) {
+			t.Errorf("on a full disk: %v", l.Err())
+		}
+		space()
+		time.Sleep(2 * interval)
+		if l.Err() != nil {
+			t.Errorf("with space: %v", l.Err())
+		}
+		write(t, l, entry("2", time.Now()))
+	})
+	if got := ids(read(t, dir, Filter{})); got != "2" {
+		t.Errorf("the log has %q", got)
+	}
+}
+
+// gathered writes entries at once while the disk is busy, so that they are one group, and returns what Write said of
+// them in the order of the lines.
+func gathered(t *testing.T, l *Log, n int) []error {
+	t.Helper()
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	l.disk.Lock()
+	for i := range n {
+		l.mu.Lock()
+		before := len(l.buf)
+		l.mu.Unlock()
+		wg.Go(func() { errs[i] = l.Write(entry(strconv.Itoa(i), time.Now())) })
+		for waits := before; waits == before; {
+			time.Sleep(time.Millisecond / 10)
+			l.mu.Lock()
+			waits = len(l.buf)
+			l.mu.Unlock()
+		}
+	}
+	l.mu.Lock()
+	if l.gather.writers != n {
+		t.Errorf("%d of %d writers wait for one write", l.gather.writers, n)
+	}
+	l.mu.Unlock()
+	l.disk.Unlock()
+	wg.Wait()
+	return errs
+}
+
+func TestAWriteThatFailsFailsForAll(t *testing.T) {
+	dir := t.TempDir()
+	space := fullDisk(t, dir)
 	l := openLog(t, dir, Options{})
-	write(t, l, entry("1", time.Now()), entry("2", time.Now())) // accepted: these must not be lost
-	if err := l.Sync(); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("Sync: %v", err)
+	for i, err := range gathered(t, l, 5) {
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("writer %d: %v", i, err)
+		}
 	}
-	if err := l.Write(entry("3", time.Now())); !errors.Is(err, syscall.ENOSPC) || !errors.Is(l.Err(), syscall.ENOSPC) {
-		t.Errorf("Write on a full disk: %v", err)
+	if err := l.Write(entry("after", time.Now())); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a later writer: %v", err)
 	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
+	space()
+	time.Sleep(interval)
+	for i, err := range gathered(t, l, 5) { // and the next group knows nothing of it
+		if err != nil {
+			t.Errorf("writer %d: %v", i, err)
+		}
 	}
-	for l.Write(entry("4", time.Now())) != nil { // until the next attempt is due
-		time.Sleep(interval / 10)
+	if got := ids(read(t, dir, Filter{})); got != "0 1 2 3 4" {
+		t.Errorf("the log has %q", got)
 	}
-	if err := l.Close(); err != nil || l.Err() != nil {
-		t.Fatal(err)
+}
+
+// Close writes what waits, and its writers are told so.
+func TestCloseWritesWhatWaits(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir, Options{})
+	var wg sync.WaitGroup
+	refused := 0
+	var mu sync.Mutex // guards refused
+	for i := range 50 {
+		wg.Go(func() {
+			if err := l.Write(entry(strconv.Itoa(i), time.Now())); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				refused++
+			}
+		})
 	}
-	if got := ids(read(t, dir, Filter{})); got != "1 2 4" {
-		t.Errorf("the log has %q: accepted lines 1, 2 and 4, refused line 3", got)
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
-	if err := l.Write(entry("5", time.Now())); err == nil {
-		t.Error("wrote to a closed log")
+	wg.Wait()
+	if got := len(read(t, dir, Filter{})); got != 50-refused {
+		t.Errorf("%d lines were accepted, %d are there", 50-refused, got)
+	}
+	if l.file != nil || len(l.ended) > 0 {
+		t.Error("a file is left open")
 	}
 }
 
@@ -225,13 +354,16 @@ func TestDiskFullInTheMiddleOfALine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		write(t, l, entry("1", time.Now()), entry("2", time.Now()), entry("3", time.Now()), entry("4", time.Now()))
-		if err := l.Sync(); !errors.Is(err, syscall.EFBIG) {
-			t.Fatalf("Sync: %v", err)
+		for i, err := range gathered(t, l, 5) { // two lines and a part of the third: who has a line there may answer
+			if i < 2 && err != nil || i >= 2 && !errors.Is(err, syscall.EFBIG) {
+				t.Fatalf("Write %d: %v", i, err)
+			}
 		}
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(interval)
+		write(t, l, entry("5", time.Now()))
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -250,12 +382,12 @@ func TestDiskFullInTheMiddleOfALine(t *testing.T) {
 	if len(b) <= limit || b[limit-1] == '\n' || b[limit] != '\n' {
 		t.Fatalf("no line was torn at %d:\n%s", limit, b)
 	}
-	if got := ids(read(t, dir, Filter{})); got != "1 2 3 4" {
+	if got := ids(read(t, dir, Filter{})); got != "0 1 5" {
 		t.Errorf("the log has %q", got)
 	}
 }
 
-// A process that is killed loses no line that was synced, and its torn line harms no other.
+// A process that is killed loses no line of a Write that has returned, and its torn line harms no other.
 func TestKill(t *testing.T) {
 	if dir := os.Getenv("UNDERSTUDY_AUDIT_KILL"); dir != "" {
 		l, err := Options{MaxFileBytes: 5000}.Open(dir)
@@ -264,12 +396,7 @@ func TestKill(t *testing.T) {
 		}
 		for i := 0; ; i++ {
 			write(t, l, entry(strconv.Itoa(i), time.Now()))
-			if i%3 == 0 {
-				if err := l.Sync(); err != nil {
-					t.Fatal(err)
-				}
-				fmt.Printf("synced %d\n", i)
-			}
+			fmt.Printf("written %d\n", i)
 		}
 	}
 	dir := t.TempDir()
@@ -283,19 +410,19 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		synced, n := -1, 0
+		written, n := -1, 0
 		for sc := bufio.NewScanner(out); sc.Scan(); {
-			fmt.Sscanf(sc.Text(), "synced %d", &synced)
+			fmt.Sscanf(sc.Text(), "written %d", &written)
 			if n++; n == 10+7*round {
 				cmd.Process.Kill()
 			}
 		}
 		cmd.Wait()
 		es := read(t, dir, Filter{})
-		if len(es) < synced+1 || synced < 0 {
-			t.Fatalf("%d lines were synced, %d are there", synced+1, len(es))
+		if len(es) < written+1 || written < 0 {
+			t.Fatalf("%d lines were written, %d are there", written+1, len(es))
 		}
-		for i := range synced + 1 {
+		for i := range written + 1 {
 			if es[i].ID != strconv.Itoa(i) {
 				t.Fatalf("line %d is %q", i, es[i].ID)
 			}
@@ -372,14 +499,77 @@ func TestWritersAtOnce(t *testing.T) {
 	}
 }
 
-// Without Run, and where Run is behind, memory stays bounded.
-func TestBufferIsBounded(t *testing.T) {
-	l := openLog(t, t.TempDir(), Options{})
-	for range 5 * maxBuffered / 400 {
-		write(t, l, entry("x", time.Now()))
-		if len(l.buf) > maxBuffered+maxLine {
-			t.Fatalf("%d bytes wait", len(l.buf))
+// acknowledged is what writers of a process that is killed print, with one write, once Write has returned.
+const acknowledged = "written %d-%d\n"
+
+// Whoever was answered has a line, whenever the process is killed: Run has not synced it, and other writers are under way.
+func TestKillAmongManyWriters(t *testing.T) {
+	if dir := os.Getenv("UNDERSTUDY_AUDIT_KILL_MANY"); dir != "" {
+		l, err := Options{MaxFileBytes: 50000}.Open(dir)
+		if err != nil {
+			t.Fatal(err)
 		}
+		go l.Run(t.Context())
+		for g := range 8 {
+			go func() {
+				for i := 0; ; i++ {
+					if err := l.Write(entry(fmt.Sprintf("%d-%d", g, i), time.Now())); err != nil {
+						panic(err)
+					}
+					fmt.Fprintf(os.Stdout, acknowledged, g, i)
+				}
+			}()
+		}
+		select {}
+	}
+	for round := range 3 {
+		dir := t.TempDir()
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKillAmongManyWriters$")
+		cmd.Env = append(os.Environ(), "UNDERSTUDY_AUDIT_KILL_MANY="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		for sc := bufio.NewScanner(out); sc.Scan(); {
+			var g, i int
+			if n, _ := fmt.Sscanf(sc.Text()+"\n", acknowledged, &g, &i); n == 2 {
+				told = append(told, fmt.Sprintf("%d-%d", g, i))
+			}
+			if len(told) == 100+500*round {
+				cmd.Process.Kill()
+			}
+		}
+		cmd.Wait()
+		if len(told) < 100 {
+			t.Fatalf("only %d lines were written", len(told))
+		}
+		there := map[string]int{}
+		for _, e := range read(t, dir, Filter{}) {
+			there[e.ID]++
+		}
+		for _, id := range told {
+			if there[id] != 1 {
+				t.Errorf("line %s was acknowledged and is there %d times", id, there[id])
+			}
+		}
+	}
+}
+
+// Nothing is kept that waits for nobody.
+func TestNothingPilesUp(t *testing.T) {
+	l := openLog(t, t.TempDir(), Options{MaxFileBytes: 100000})
+	for range 100 {
+		gathered(t, l, 3)
+		if len(l.buf) > 0 || len(l.idle) > 2 {
+			t.Fatalf("%d bytes and %d groups wait", len(l.buf), len(l.idle))
+		}
+	}
+	if err := l.Sync(); err != nil || len(l.ended) > 0 {
+		t.Errorf("%d full files are open, %v", len(l.ended), err)
 	}
 }
 
@@ -411,6 +601,27 @@ func BenchmarkWrite(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	b.StopTimer()
+	stop()
+	<-done
+}
+
+// As the backup writes: many at once.
+func BenchmarkWriteAtOnce(b *testing.B) {
+	l := openLog(b, b.TempDir(), Options{})
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- l.Run(ctx) }()
+	e := entry("0b7c1e2b3a4d5e6f", time.Now())
+	b.ReportAllocs()
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := l.Write(e); err != nil {
+				b.Error(err)
+			}
+		}
+	})
 	b.StopTimer()
 	stop()
 	<-done

@@ -157,6 +157,12 @@ type Tenant struct {
 	// another name is another tenant. Default: `default` where there is only one.
 	Name string `yaml:"name"`
 
+	// What people know the sign-in by, on the pages that they see while the primary is away. Default: the host name.
+	DisplayName string `yaml:"display_name"`
+
+	// Whom they may turn to: a mail address, a URL, or a short text. Default: nobody is named.
+	Contact string `yaml:"contact"`
+
 	// The primary's public host names, which lead here, with the port where it is not the scheme's. The first is the
 	// name by which the primary is asked for its metadata.
 	Hosts []string `yaml:"hosts"`

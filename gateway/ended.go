@@ -58,7 +58,11 @@ func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, told boo
 		known, err = g.loggedOut(ctx, v, hint, m.At, told)
 	}
 	if m.Cause != "" && token != "" {
-		m.Lookup = g.lookup(v, token)
+		kind := session.RefreshToken
+		if oauth.Issued(token, g.c.Seal.Look) {
+			kind = session.AccessToken
+		}
+		m.Lookup = g.c.Seal.Lookup(kind, v.tenant.Name, v.issuer.ID, token)
 		known, err = g.c.Backup.MarkGrant(ctx, m)
 	}
 	if err != nil {
@@ -85,7 +89,7 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 	}
 	t.g.note(t.v, "revoked", "ended_here", "")
 	if t.v.endpoint == flow.EndSession {
-		return t.reply(http.StatusNoContent, http.Header{"Cache-Control": {"no-store"}}, nil)
+		return t.signedOut()
 	}
 	return t.reply(http.StatusOK, http.Header{"Cache-Control": {"no-store"}}, nil)
 }
@@ -101,8 +105,7 @@ func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int6
 	if err != nil || t.Claims.Text("iss") != v.issuer.ID {
 		return false, nil
 	}
-	k, ok := v.issuer.keys[t.Header.Text("kid")]
-	if !ok || !verify(hint, t.Header.Text("alg"), k) {
+	if !v.issuer.signed(hint, t) {
 		return false, nil
 	}
 	m := session.Mark{At: now, Cause: "logout", Told: told}
@@ -131,6 +134,12 @@ func (t *trip) ownToken(ctx context.Context) *http.Response {
 	case flow.Introspection, flow.Revocation, flow.EndSession:
 		for _, name := range []string{"token", "id_token_hint"} {
 			if x := v.request.Form.Get(name); x != "" && oauth.Issued(x, t.g.c.Seal.Look) {
+				// Once the primary serves it would have to hear of it too, and it does not know the token.
+				if t.monitor.Share() == 0 {
+					if resp := t.endHere(ctx); resp != nil {
+						return resp
+					}
+				}
 				t.g.note(v, "refused", "own_token", "")
 				return t.refuse(flow.NotNow("own_token"))
 			}

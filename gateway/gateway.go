@@ -31,6 +31,7 @@ import (
 	"understudy/audit"
 	"understudy/backup"
 	"understudy/flow"
+	"understudy/gateway/page"
 	"understudy/health"
 	"understudy/session"
 )
@@ -71,6 +72,7 @@ type Gateway struct {
 	secrets *secrets
 	late    *late
 	proxy   *httputil.ReverseProxy
+	pages   *page.Pages
 	Counts  *Counts
 }
 
@@ -79,7 +81,7 @@ func New(c Config) (*Gateway, error) {
 	if c.HealthPath == "" {
 		c.HealthPath = "/.understudy/health"
 	}
-	g := &Gateway{c: c, rules: Rules(), tenants: map[string]*Tenant{}, Counts: newCounts()}
+	g := &Gateway{c: c, rules: Rules(), tenants: map[string]*Tenant{}, Counts: newCounts(), pages: page.New(nil)}
 	g.secrets = newSecrets(c.Seal)
 	g.learner = newLearner(g)
 	g.late = newLate(c.Now)
@@ -379,6 +381,9 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // nobody is there to be told
 	}
 	g.Counts.Failed(v.tenant.Name, string(v.endpoint))
+	if navigates(r) && g.showLimited(w, r, v) {
+		return
+	}
 	w.Header().Set("Retry-After", "5")
 	if v.endpoint != flow.Other {
 		code := "primary_away"

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"understudy/audit"
 	"understudy/gateway"
 	"understudy/idptest"
 	"understudy/session"
@@ -154,30 +155,99 @@ func TestWhatEndsHolds(t *testing.T) {
 	}
 }
 
-// A logout by link with the backup's own ID token is none that the primary could understand.
-func TestOwnIDTokenAsHint(t *testing.T) {
+// The backup's own tokens end their session while the primary is away; when it is back it would have to hear of it, and
+// could not understand it.
+func TestOwnTokensEndTheirSession(t *testing.T) {
+	for name, c := range map[string]struct {
+		ask     func(*rig, *tokens) (int, string, error)
+		in, out int // status in the outage, and when the primary is back
+	}{
+		"a logout by link": {func(r *rig, k *tokens) (int, string, error) {
+			return r.ask(r.t.Context(), http.MethodGet, "/logout?id_token_hint="+k.IDToken, nil)
+		}, http.StatusNoContent, http.StatusServiceUnavailable},
+		"a logout by form": {func(r *rig, k *tokens) (int, string, error) {
+			return r.ask(r.t.Context(), http.MethodPost, "/logout", url.Values{"id_token_hint": {k.IDToken}})
+		}, http.StatusNoContent, http.StatusServiceUnavailable},
+		"a revocation": {func(r *rig, k *tokens) (int, string, error) {
+			return r.ask(r.t.Context(), http.MethodPost, "/revoke", url.Values{"token": {k.AccessToken}, "client_id": {"app"}})
+		}, http.StatusOK, http.StatusServiceUnavailable},
+		"a forged hint": {func(r *rig, k *tokens) (int, string, error) {
+			head, _, _ := strings.Cut(k.IDToken, ".")
+			rest := k.IDToken[len(head):]
+			return r.ask(r.t.Context(), http.MethodGet, "/logout?id_token_hint="+head+rest[:len(rest)-8]+"AAAAAAAA", nil)
+		}, http.StatusServiceUnavailable, http.StatusServiceUnavailable},
+		"another client's revocation": {func(r *rig, k *tokens) (int, string, error) {
+			return r.ask(r.t.Context(), http.MethodPost, "/revoke", url.Values{"token": {k.AccessToken}, "client_id": {"other"}})
+		}, http.StatusServiceUnavailable, http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLenient(t)
+			f := behind(t, l.url)
+			r := newRig(t, f.URL())
+			share := func(want string) func() bool {
+				return func() bool {
+					return r.metrics("understudy_primary_share_percent")[`understudy_primary_share_percent{endpoint="token",tenant="default"}`] == want
+				}
+			}
+			k, later := r.code(), r.code()
+			r.learnedAt(r.url, later.RefreshToken)
+			fault(t, f, idptest.Fault{Kind: idptest.Refuse})
+			ours, ours2 := r.again(k.RefreshToken), r.again(later.RefreshToken)
+			waitFor(t, "the breaker is open", share("0"))
+			if s, b, err := c.ask(r, ours); s != c.in {
+				t.Errorf("in the outage: %d %.80s %v", s, b, err)
+			}
+			if got := r.again(k.RefreshToken); (got.Error == "invalid_grant") != (c.in < 300) {
+				t.Errorf("then: %v", got)
+			}
+			fault(t, f, idptest.Fault{})
+			waitFor(t, "the primary is back", share("100"))
+			if s, b, err := c.ask(r, ours2); s != c.out || !strings.Contains(b, "own_token") {
+				t.Errorf("when the primary is back: %d %.80s %v", s, b, err)
+			}
+		})
+	}
+}
+
+// A person who comes while the primary is away sees a page; a script gets what it can read.
+func TestPagesForPeople(t *testing.T) {
 	l := newLenient(t)
 	f := behind(t, l.url)
-	r := newRig(t, f.URL())
+	r := newRig(t, f.URL(), func(x *gateway.Tenant) { x.DisplayName, x.Contact = "Example & Co", "help@example.com" })
 	k := r.code()
 	r.learnedAt(r.url, k.RefreshToken)
 	fault(t, f, idptest.Fault{Kind: idptest.Refuse})
-	ours := r.again(k.RefreshToken)
-	if !ours.byBackup() {
-		t.Fatal(ours)
-	}
-	fault(t, f, idptest.Fault{})
-	for method, ask := range map[string]func() (int, string, error){
-		http.MethodGet: func() (int, string, error) {
-			return r.ask(t.Context(), http.MethodGet, "/logout?id_token_hint="+ours.IDToken, nil)
-		},
-		http.MethodPost: func() (int, string, error) {
-			return r.ask(t.Context(), http.MethodPost, "/logout", url.Values{"id_token_hint": {ours.IDToken}})
-		},
-	} {
-		if s, b, err := ask(); s != http.StatusServiceUnavailable || !strings.Contains(b, "own_token") {
-			t.Errorf("%s: %d %.80s %v", method, s, b, err)
+	see := func(path string, header ...string) (int, string, http.Header) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
+		for i := 0; i < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b), resp.Header
+	}
+	s, b, h := see("/auth?client_id=app&state=%3Cscript%3E", "Accept", "text/html,*/*", "Sec-Fetch-Mode", "navigate", "Accept-Language", "de")
+	if s != http.StatusServiceUnavailable || !strings.Contains(b, "Example &amp; Co") || !strings.Contains(b, "help@example.com") ||
+		strings.Contains(b, "<script") || h.Get("Retry-After") == "" || h.Get("Content-Language") != "de" || h.Get("X-Frame-Options") != "DENY" {
+		t.Errorf("%d %v\n%s", s, h, b)
+	}
+	r.line(t, "the page", func(e audit.Entry) bool { return e.Rule == "primary_away" && e.Trigger == "page" })
+	if s, b, _ := see("/auth?client_id=app", "Accept", "*/*", "Sec-Fetch-Mode", "cors"); s != http.StatusBadGateway || strings.Contains(b, "<html") {
+		t.Errorf("a script: %d %s", s, b)
+	}
+	if s, b, _ := see("/logout?id_token_hint="+k.IDToken, "Accept", "text/html"); s != http.StatusOK || !strings.Contains(b, "Example &amp; Co") {
+		t.Errorf("a logout: %d %s", s, b)
+	}
+	if got := r.again(k.RefreshToken); got.Error != "invalid_grant" {
+		t.Errorf("the session goes on after its logout: %v", got)
 	}
 }
 

@@ -29,6 +29,8 @@ type Tenant struct {
 	TLS      *tls.Config
 	Trusted  []netip.Prefix // peers whose X-Forwarded-* count
 	Health   health.Config
+	// DisplayName and Contact are shown to people while the primary is away; "": the host name, nobody.
+	DisplayName, Contact string
 	// InFlight bounds concurrent requests to the primary, of pages, of sessions that go on, and of other protocol exchanges
 	// each; 0: 1000.
 	InFlight int

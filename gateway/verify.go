@@ -41,6 +41,25 @@ func verify(token, alg string, k primaryKey) bool {
 	return err == nil
 }
 
+// signed says whether a token is signed by the primary, or by the backup for it.
+func (is *issuer) signed(token string, t *session.Token) bool {
+	kid, alg := t.Header.Text("kid"), t.Header.Text("alg")
+	if k, ok := is.keys[kid]; ok {
+		return verify(token, alg, k)
+	}
+	for _, k := range is.ours {
+		if k.KeyID == kid && k.Algorithm == alg {
+			j, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(alg)})
+			if err != nil {
+				return false
+			}
+			_, err = j.Verify(k.Key)
+			return err == nil
+		}
+	}
+	return false
+}
+
 // sample is how many replies go by for one whose signature is verified although its key has been seen to sign.
 const sample = 64
 

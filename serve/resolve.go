@@ -54,6 +54,7 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 	h := c.Health
 	t := &gateway.Tenant{
 		Name: c.Name, Hosts: c.Hosts, Scheme: c.Scheme, Upstream: u, Issuers: c.Issuers, InFlight: c.Limits.InFlight, Shadow: *c.ShadowPercent,
+		DisplayName: c.DisplayName, Contact: c.Contact,
 		RefuseRevoked: c.RefuseRevoked,
 		ProbeClient:   h.ProbeClient,
 		Health: health.Config{

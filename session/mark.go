@@ -124,7 +124,8 @@ func (s *Store) Marked(tenant string, final bool, of What, id ID, at int64) (boo
 // so, and the answer is no.
 func (s *Store) Blocking(tenant string, d *Door) ([]Mark, error) {
 	var out []Mark
-	hash := tenantHash(tenant)
+	h := hashOf(tenant)
+	hash := h[:]
 	for _, final := range [...]bool{true, false} {
 		for _, of := range [...]struct {
 			what What

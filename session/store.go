@@ -23,14 +23,23 @@ const (
 )
 
 func tenantHash(tenant string) []byte {
-	h := sha256.Sum256([]byte("tenant\x00" + tenant))
-	return h[:8]
+	h := hashOf(tenant)
+	return h[:]
+}
+
+// hashOf allocates nothing: it is asked for several times a request.
+func hashOf(tenant string) (h [8]byte) {
+	var b [128]byte
+	sum := sha256.Sum256(append(append(b[:0], "tenant\x00"...), tenant...))
+	copy(h[:], sum[:])
+	return h
 }
 
 func place(space byte, tenant string, rest ...[]byte) []byte {
 	b := make([]byte, 1, 48)
 	b[0] = space
-	b = append(b, tenantHash(tenant)...)
+	h := hashOf(tenant)
+	b = append(b, h[:]...)
 	for _, r := range rest {
 		b = append(b, r...)
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -24,6 +26,10 @@ func TestUsage(t *testing.T) {
 		want string
 	}{
 		{[]string{"--help"}, 0, "revoke"},
+		{[]string{"help"}, 0, "revoke"},
+		{[]string{"help", "serve"}, 0, "understudy serve --primary http://127.0.0.1:8080"},
+		{[]string{"help", "keys", "rotate"}, 0, "understudy keys rotate"},
+		{[]string{"help", "nothing"}, 2, "Try understudy --help"},
 		{[]string{"version"}, 0, "understudy"},
 		{[]string{"version", "--json"}, 0, `"version"`},
 		{[]string{"nothing"}, 2, "Try understudy --help"},
@@ -85,7 +91,17 @@ func TestCheck(t *testing.T) {
 	n.run("check").want(t, 1, "does not answer", "understudy serve starts without it all the same")
 	idp := n.provider()
 	n.write(idp.URL())
-	n.run("check").want(t, 0, "the metadata is found and names this issuer", "all with a kid", "clock")
+	n.run("check").want(t, 0, "the metadata is found and names this issuer", "all with a kid", "clock", "answers in the protocol's words",
+		"a key that is derived from the sealing key ("+n.data()+".key)")
+	own := filepath.Join(n.dir, "own.key")
+	if err := os.WriteFile(own, make([]byte, 32), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.write(idp.URL(), "key_encryption_key_file: "+own)
+	if r := n.run("check").want(t, 0, own+" is there"); strings.Contains(r.out, "derived") {
+		t.Errorf("the key-encryption key is not derived:\n%s", r.out)
+	}
+	n.write(idp.URL())
 	n.start()
 	r := n.run("check", "--json").want(t, 0)
 	var out struct {
@@ -115,8 +131,14 @@ func TestCheckOfDocuments(t *testing.T) {
 	good := map[string]string{
 		"/.well-known/openid-configuration": `{"issuer":"ISS","token_endpoint":"ISS/token","jwks_uri":"ISS/jwks","id_token_signing_alg_values_supported":["RS256"]}`,
 		"/jwks":                             `{"keys":[` + rsa + `]}`,
+		"/token":                            `400 application/json {"error":"unsupported_grant_type"}`,
 	}
-	const doc = "/.well-known/openid-configuration"
+	const (
+		doc       = "/.well-known/openid-configuration"
+		ec        = `{"kty":"EC","crv":"P-256","kid":"k2","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}`
+		supported = `,"id_token_signing_alg_values_supported":["RS256"]`
+		reply     = `400 application/json {"error":"unsupported_grant_type"}`
+	)
 	for _, c := range []struct {
 		name, path, old, new string
 		code                 int
@@ -133,6 +155,25 @@ func TestCheckOfDocuments(t *testing.T) {
 		{"no keys", "/jwks", rsa, ``, 1, "empty"},
 		{"keys that are away", "/jwks", `{`, "\x00gone", 1, "empty or no JSON"},
 		{"metadata that is HTML", doc, `{`, `<html>{`, 1, "is no JSON"},
+		{"RS256 and an EC key", "/jwks", rsa, ec, 1, "none of the 1 signing keys is one for an algorithm that the metadata names (id_token_signing_alg_values_supported: RS256): no backup key can be made"},
+		{"RS256, an EC key and an RSA key", "/jwks", rsa, ec + "," + rsa, 0, "2 signing keys, all with a kid"},
+		{"RS256 and a key for PS256", "/jwks", `"use":"sig"`, `"use":"sig","alg":"PS256"`, 1, "NOT PROTECTED"},
+		{"RS256 and a key for RS256", "/jwks", `"use":"sig"`, `"use":"sig","alg":"RS256"`, 0, "1 signing keys, all with a kid"},
+		{"ES384 and a P-256 key", "", `["RS256"]|` + rsa, `["ES384"]|` + ec, 1, "NOT PROTECTED"},
+		{"ES256 and a P-256 key", "", `["RS256"]|` + rsa, `["ES256"]|` + ec, 0, "1 signing keys, all with a kid"},
+		{"an algorithm of which there are no backup keys", doc, `["RS256"]`, `["ES256K"]`, 1, "NOT PROTECTED"},
+		{"no algorithm anywhere", doc, supported, ``, 1, "nor a key of the key set says how tokens are signed"},
+		{"the key's algorithm alone", "", supported + `|"use":"sig"`, `|"use":"sig","alg":"RS256"`, 0, "1 signing keys, all with a kid"},
+		{"a token endpoint that answers", "/token", "", "", 0, "the token endpoint answers in the protocol's words"},
+		{"a token endpoint that is a page", "/token", reply, `200 text/html <html>Sign in</html>`, 1, `the token endpoint answers 200 OK with "text/html" where an OAuth error in JSON is due`},
+		{"a refusal that is a page", "/token", reply, `403 text/html <html>Blocked</html>`, 1, `answers 403 Forbidden with "text/html"`},
+		{"a refusal of nothing", "/token", reply, `400  `, 1, "answers 400 Bad Request with nothing"},
+		{"a token for nothing", "/token", reply, `200 application/json {"access_token":"t","token_type":"bearer"}`, 1, "where an OAuth error in JSON is due"},
+		{"a redirect", "/token", reply, `302 text/html x`, 1, "answers 302 Found"},
+		{"a token endpoint that failed", "/token", reply, `500 text/html x`, 1, "answers 500 Internal Server Error"},
+		{"a token endpoint that is ill", "/token", reply, `400 application/json {"error":"server_error"}`, 1, "the token endpoint says server_error"},
+		{"a challenge", "/token", reply, `401 text/plain `, 0, "the token endpoint answers in the protocol's words"},
+		{"too many requests", "/token", reply, `429 text/plain slow`, 0, "the token endpoint answers 429"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := newNode(t, "http://127.0.0.1:1")
@@ -142,11 +183,31 @@ func TestCheckOfDocuments(t *testing.T) {
 					http.NotFound(w, r)
 					return
 				}
-				if r.URL.Path == c.path && c.old != "" {
-					if !strings.Contains(text, c.old) {
-						t.Errorf("%q is not in the document", c.old)
+				olds, news := strings.Split(c.old, "|"), strings.Split(c.new, "|") // without a path: of the metadata, and of the keys
+				for i, path := range []string{doc, "/jwks"} {
+					if c.path != "" {
+						path = c.path
 					}
-					text = strings.Replace(text, c.old, c.new, 1)
+					if r.URL.Path != path || i >= len(olds) || olds[i] == "" {
+						continue
+					}
+					if !strings.Contains(text, olds[i]) {
+						t.Errorf("%q is not in the document", olds[i])
+					}
+					text = strings.Replace(text, olds[i], news[i], 1)
+				}
+				if r.URL.Path == "/token" {
+					if b, _ := io.ReadAll(r.Body); r.Method != http.MethodPost || string(b) != "grant_type=urn%3Aunderstudy%3Aprobe" || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" {
+						t.Errorf("the token endpoint is asked %s %q", r.Method, b)
+					}
+					p := strings.SplitN(text, " ", 3)
+					status, _ := strconv.Atoi(p[0])
+					w.Header()["Content-Type"] = []string{p[1]}
+					if status == http.StatusUnauthorized {
+						w.Header().Set("WWW-Authenticate", "Basic")
+					}
+					w.WriteHeader(status)
+					text = p[2]
 				}
 				fmt.Fprint(w, strings.ReplaceAll(text, "ISS", n.url()))
 			}))

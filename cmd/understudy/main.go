@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -59,6 +60,9 @@ func run(args []string, in io.Reader, stdout, stderr io.Writer) int {
 		kong.Description("A backup for your identity provider: sign-ins go on when it cannot.\n\nExit status: 0 it worked, 1 there is something to mend, 2 the command line is wrong."))
 	if err != nil {
 		panic(err) // the struct above is wrong
+	}
+	if len(args) > 0 && args[0] == "help" { // help serve: serve --help
+		args = append(slices.Clone(args[1:]), "--help")
 	}
 	k, err := parser.Parse(args)
 	if exited {

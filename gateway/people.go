@@ -1,0 +1,52 @@
+package gateway
+
+import (
+	"net/http"
+	"strings"
+
+	"understudy/flow"
+	"understudy/gateway/page"
+)
+
+// navigates says whether a person sees what comes back: a browser goes to a page, or frames one.
+func navigates(r *http.Request) bool {
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		return false
+	}
+	if m := r.Header.Get("Sec-Fetch-Mode"); m != "" {
+		return m == "navigate"
+	}
+	return strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+// showLimited shows a person that sign-in is limited. It is false where nothing was sent.
+func (g *Gateway) showLimited(w http.ResponseWriter, r *http.Request, v *visit) bool {
+	if v.endpoint != flow.Other && v.endpoint != flow.EndSession {
+		return false // no person goes there
+	}
+	if v.id == "" {
+		v.id = requestID()
+	}
+	l := page.Limited{Tenant: v.tenant.DisplayName, Contact: v.tenant.Contact, ID: v.id}
+	if r.Method == http.MethodGet {
+		l.Again = r.URL.RequestURI()
+	}
+	if err := g.pages.Limited(w, r, l); err != nil {
+		g.c.Log.Error("a page cannot be drawn", "tenant", v.tenant.Name, "error", err)
+		return false
+	}
+	g.note(v, "refused", "primary_away", "page")
+	return true
+}
+
+// signedOut is the reply to a logout that was honoured here: a page for a person, else nothing.
+func (t *trip) signedOut() *http.Response {
+	rec := &recorder{h: http.Header{"Cache-Control": {"no-store"}}, status: http.StatusNoContent}
+	if r := t.v.request.HTTP; navigates(r) {
+		o := page.SignedOut{Tenant: t.v.tenant.DisplayName, ID: t.v.id}
+		if err := t.g.pages.SignedOut(rec, r, o); err != nil {
+			t.g.c.Log.Error("a page cannot be drawn", "tenant", t.v.tenant.Name, "error", err)
+		}
+	}
+	return t.reply(rec.status, rec.h, rec.body)
+}
