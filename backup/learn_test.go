@@ -357,3 +357,19 @@ func TestACallerWhoGoesAwayDoesNotStopTheBackup(t *testing.T) {
 	r.want("rt", "")
 	r.want("alice", "refused_by_primary")
 }
+
+// An algorithm for which no key can be made takes nothing away from the others.
+func TestAnAlgorithmWithoutABackupKey(t *testing.T) {
+	r := newRig(t)
+	ks, err := r.PublicKeys(t.Context(), tenant, iss, []string{"RSA-OAEP", "ES256K", "ES384"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	algs := map[string]bool{}
+	for _, k := range ks {
+		algs[k.Algorithm] = true
+	}
+	if !algs["ES384"] || !algs["ES256"] || len(algs) != 2 {
+		t.Errorf("keys for %v", algs)
+	}
+}

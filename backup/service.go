@@ -387,7 +387,10 @@ func (s *Service) audit(a *attempt, no *flow.Refusal, began time.Time) error {
 func (s *Service) PublicKeys(_ context.Context, tenant, issuer string, algs []string) ([]jose.JSONWebKey, error) {
 	f := keys.Fence{Tenant: tenant, Issuer: issuer}
 	for _, alg := range algs {
-		if err := s.Keys.Ensure(f, alg); err != nil {
+		switch err := s.Keys.Ensure(f, alg); {
+		case errors.Is(err, keys.ErrNoKey): // tokens of this algorithm are not continued; the others are
+			s.Log.Warn("the primary has a key for which no backup key can be made", "tenant", tenant, "issuer", issuer, "algorithm", alg)
+		case err != nil:
 			return nil, err
 		}
 	}
