@@ -144,7 +144,10 @@ func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
 func (s *Service) client(_ context.Context, a *attempt) *flow.Refusal {
 	p, d := a.play.Client, a.door
 	if d.Kind == session.AccessToken {
-		return nil // a bearer token: whoever presents it
+		if p.ID == "" {
+			return nil // a bearer token: whoever presents it
+		}
+		return s.caller(a)
 	}
 	if s.Sessions.Seal.Pseudonym("client", a.play.Tenant, a.play.Issuer, p.ID) != d.Client {
 		return flow.No("client_mismatch", http.StatusBadRequest, "invalid_grant")
@@ -155,10 +158,41 @@ func (s *Service) client(_ context.Context, a *attempt) *flow.Refusal {
 		}
 		return nil
 	}
+	return s.secret(a, d.Client)
+}
+
+// caller checks the client authentication of who asks about somebody's token.
+func (s *Service) caller(a *attempt) *flow.Refusal {
+	if a.play.Client.Vouched {
+		return nil
+	}
+	c := s.Sessions.Seal.Pseudonym("client", a.play.Tenant, a.play.Issuer, a.play.Client.ID)
+	if no := s.secret(a, c); no != nil {
+		return no
+	}
+	mine, err := s.Sessions.Secret(a.play.Tenant, c, a.play.Client.SecretID)
+	if err != nil || mine == nil {
+		return flow.NotNow("store_failed")
+	}
+	ended, err := s.Sessions.Marked(a.play.Tenant, true, session.OfClient, c, mine.Approved)
+	switch {
+	case err != nil:
+		_ = s.stop(a.play.Tenant, err)
+		return flow.NotNow("marks_unreadable")
+	case ended:
+		return flow.No("client_revoked", http.StatusUnauthorized, "invalid_client")
+	}
+	return nil
+}
+
+// secret checks that the primary approved the presented secret of a client, and has not refused it since, nor approved
+// another one long ago.
+func (s *Service) secret(a *attempt, client session.ID) *flow.Refusal {
+	p := a.play.Client
 	if p.SecretID.Zero() {
 		return flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
 	}
-	mine, err := s.Sessions.Secret(a.play.Tenant, d.Client, p.SecretID)
+	mine, err := s.Sessions.Secret(a.play.Tenant, client, p.SecretID)
 	if err != nil {
 		s.Log.Error("a client's proof cannot be read", "tenant", a.play.Tenant, "error", err)
 		return flow.NotNow("store_failed")
@@ -169,7 +203,7 @@ func (s *Service) client(_ context.Context, a *attempt) *flow.Refusal {
 	case mine.Refused >= mine.Approved:
 		return flow.NotNow("client_secret_refused")
 	}
-	last, err := s.Sessions.Secret(a.play.Tenant, d.Client, session.ID{})
+	last, err := s.Sessions.Secret(a.play.Tenant, client, session.ID{})
 	if err != nil {
 		return flow.NotNow("store_failed")
 	}
@@ -284,7 +318,13 @@ func (s *Service) answer(ctx context.Context, a *attempt) (*flow.Reply, *flow.Re
 			a.keys = append(a.keys, kid)
 			return t, nil
 		},
+		HabitOf: func(name string) (*session.Habit, error) {
+			return s.Sessions.Habit(a.play.Tenant, s.Sessions.Seal.HabitOf(a.play.Tenant, a.play.Issuer, name))
+		},
 		Opaque: func(l session.Look) string { return oauth.Opaque(l, s.Sessions.Seal.Look) },
+	}
+	if a.door.Ends != 0 {
+		permit.Ends = time.Unix(0, a.door.Ends)
 	}
 	reply, no := a.flow.Answer(permit)
 	if no != nil {

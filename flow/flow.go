@@ -76,6 +76,8 @@ type Ask struct {
 	Artifact Artifact
 	Scope    []string // nil: not asked for
 	Resource []string // resource and audience parameters
+	// Presented are the members that belong to the artifact alone (exp, iat, nbf, jti of a JWT), where the answer has them.
+	Presented session.Object
 	// Unplayable says why the request cannot be answered by the backup although the flow is known.
 	Unplayable string
 	// Odd says why the request is not a plain one: unknown or repeated parameters, forms or sizes beyond what is approved.
@@ -104,6 +106,8 @@ type Lesson struct {
 	Interactive bool       // the exchange ended a sign-in, interactive where AuthTime does not say otherwise
 	AuthTime    int64      // when the person signed in, Unix seconds (OpenID Connect Core, section 2); 0: not told
 	Shape       *session.Shape
+	// Habit names what the shape is of; "": the replies to the record's client and scope.
+	Habit string
 	// NotBefore is a time, in Unix seconds, before which the primary no longer honours what it issued to this client for
 	// this subject; 0: it named none.
 	NotBefore int64
@@ -126,6 +130,8 @@ type Play struct {
 	Outage   int64                `cbor:"10,keyasint"` // when it began
 	Trigger  string               `cbor:"11,keyasint"` // the rule of the failure table, "breaker", "shadow", …
 	Shadow   bool                 `cbor:"12,keyasint"` // compute, deliver nothing
+	// Presented are members that belong to the presented artifact alone.
+	Presented session.Object `cbor:"13,keyasint,omitempty"`
 }
 
 // Proof is a client authentication, derived: the secret stays at the gateway.
@@ -133,6 +139,8 @@ type Proof struct {
 	ID       string     `cbor:"0,keyasint"`
 	Method   string     `cbor:"1,keyasint"`
 	SecretID session.ID `cbor:"2,keyasint"` // zero for a public client
+	// Vouched is set where the primary has just authenticated the client.
+	Vouched bool `cbor:"3,keyasint,omitempty"`
 }
 
 // Permit is what a flow answers from. Only backup makes one, after every check has passed.
@@ -141,6 +149,9 @@ type Permit struct {
 	Record *session.Record
 	Habit  *session.Habit
 	Now    time.Time
+	Ends   time.Time // of the presented artifact; zero: not told
+	// HabitOf returns what is known under a name of the flow's own (see [Lesson.Habit]).
+	HabitOf func(name string) (*session.Habit, error)
 	// Sign signs a JWT of the class with the backup key for its issuer and algorithm, and sets alg and kid where the
 	// header has them.
 	Sign func(class string, header, claims session.Object) (string, error)

@@ -131,7 +131,11 @@ func (t *trip) ownToken(ctx context.Context) *http.Response {
 			t.place = t.g.c.Seal.Lookup(session.AccessToken, v.tenant.Name, v.issuer.ID, t.ask.Artifact.Value)
 			return t.play(ctx, "own_token").resp
 		}
-	case flow.Introspection, flow.Revocation, flow.EndSession:
+	case flow.Introspection:
+		if t.ask.Artifact.Value != "" && oauth.Issued(t.ask.Artifact.Value, t.g.c.Seal.Look) {
+			return t.introspect(ctx)
+		}
+	case flow.Revocation, flow.EndSession:
 		for _, name := range []string{"token", "id_token_hint"} {
 			if x := v.request.Form.Get(name); x != "" && oauth.Issued(x, t.g.c.Seal.Look) {
 				// Once the primary serves it would have to hear of it too, and it does not know the token.

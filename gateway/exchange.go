@@ -33,6 +33,7 @@ type trip struct {
 	st        backup.Standing
 	grant     string // stands for the grant where failures are counted; "" where anybody could have provoked the answer
 	sent      time.Time
+	vouched   bool // the primary has just authenticated the client
 	inside    bool // it has a place among the exchanges in flight
 }
 
@@ -155,7 +156,7 @@ func (t *trip) settle(ctx context.Context, o *outcome, resp *http.Response) (*ht
 // delivered learns from the primary's reply and passes it, or what stands in for it where the backup has no part.
 func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http.Response) (*http.Response, error) {
 	if rule == nil {
-		if t.v.exchange != nil && t.v.flow.Endpoint() == flow.Token {
+		if t.v.exchange != nil && (t.v.endpoint == flow.Token || t.v.endpoint == flow.Introspection && t.g.learner.due(t)) {
 			t.g.learner.offer(t, o, "")
 		}
 		if ends(t.v.endpoint, o.status, o.header) {

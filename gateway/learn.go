@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,8 @@ import (
 type learner struct {
 	g       *Gateway
 	queue   chan *lesson
+	mu      sync.Mutex // guards asked
+	asked   map[session.ID]time.Time
 	waiting atomic.Int64 // exchanges that are not yet kept: queued, being sealed, or on their way to the backup
 }
 
@@ -39,7 +42,7 @@ const (
 )
 
 func newLearner(g *Gateway) *learner {
-	return &learner{g: g, queue: make(chan *lesson, learnQueue)}
+	return &learner{g: g, queue: make(chan *lesson, learnQueue), asked: map[session.ID]time.Time{}}
 }
 
 // offer takes an approved exchange. held is, for a late reply, the artifact that the client still holds.
@@ -55,6 +58,28 @@ func (l *learner) offer(t *trip, o *outcome, held string) {
 		l.waiting.Add(-1)
 		l.g.Counts.Unlearned(t.v.tenant.Name, "queue_full")
 	}
+}
+
+// dueEvery is how often it is learned anew what a caller of the introspection endpoint is told: it may ask for every request
+// that it serves.
+const dueEvery = 10 * time.Second
+
+// maxDue bounds the callers that are remembered.
+const maxDue = 10_000
+
+// due says whether an introspection is to be learned from: for each caller one in a while.
+func (l *learner) due(t *trip) bool {
+	who, now := t.client(), l.g.c.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.asked[who]) < dueEvery {
+		return false
+	}
+	if len(l.asked) >= maxDue {
+		clear(l.asked)
+	}
+	l.asked[who] = now
+	return true
 }
 
 // run seals in the order in which the exchanges ended, while what was sealed before is being kept. What is queued when
@@ -178,6 +203,10 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		l.g.Counts.Unlearned(v.tenant.Name, why) // nothing follows from it that would have to be told apart
 		return nil
 	}
+	habit := s.HabitKey(le.Record)
+	if le.Habit != "" {
+		habit = s.HabitOf(v.tenant.Name, v.issuer.ID, le.Habit)
+	}
 	m := &backup.Learned{
 		Tenant: v.tenant.Name, Issuer: v.issuer.ID, Flow: v.flow.Name(), Sent: x.sent.UnixNano(), Interactive: le.Interactive,
 		Client:  s.Pseudonym("client", v.tenant.Name, v.issuer.ID, client.ID),
@@ -185,7 +214,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		Session: s.Pseudonym("session", v.tenant.Name, v.issuer.ID, le.Record.SID),
 
 		ClientAuth: client.Method, SecretID: t.proof.SecretID, Unlearned: why,
-		HabitKey: s.HabitKey(le.Record), Shape: le.Shape, NotBefore: le.NotBefore, AuthTime: le.AuthTime,
+		HabitKey: habit, Shape: le.Shape, NotBefore: le.NotBefore, AuthTime: le.AuthTime,
 	}
 	if le.Presented != nil {
 		m.Presented = t.lookup
@@ -214,6 +243,9 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 			m.Sealed.Doors = append(m.Sealed.Doors, session.SealedDoor{Kind: a.Kind, Lookup: t.at(a)})
 		}
 		return m
+	}
+	if len(artifacts) == 0 {
+		return m // only about the client
 	}
 	var ks []session.ArtifactKeys
 	for _, a := range artifacts {

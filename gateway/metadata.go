@@ -241,6 +241,9 @@ func (m *metadata) put(ctx context.Context, is *issuer) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if now := m.issuers()[is.at]; now != nil && now.fetched.After(is.fetched) {
+		return nil // a fresher set was published while the backup was asked
+	}
 	next := map[string]*issuer{}
 	maps.Copy(next, m.issuers())
 	next[is.at] = is

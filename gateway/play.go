@@ -14,8 +14,8 @@ import (
 
 // prove derives the client authentication. It is false where too many were tried.
 func (t *trip) prove(ctx context.Context) bool {
-	t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method}
-	if t.ask.Client.Secret == "" {
+	t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method, Vouched: t.vouched}
+	if t.ask.Client.Secret == "" || t.vouched {
 		return true
 	}
 	if t.key == nil {
@@ -31,7 +31,7 @@ func (t *trip) prove(ctx context.Context) bool {
 
 // proven derives the client authentication where that costs nothing because it was done before.
 func (t *trip) proven() bool {
-	if t.ask.Client.Secret != "" && t.key == nil {
+	if t.ask.Client.Secret != "" && t.key == nil && !t.vouched {
 		t.key, _ = t.g.secrets.kept(t.v.tenant.Name, t.v.issuer.ID, t.ask.Client.ID, t.ask.Client.Secret)
 		if t.key == nil {
 			t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method}
@@ -113,9 +113,9 @@ func (t *trip) message(trigger string) *flow.Play {
 		ID: v.id, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Flow: v.flow.Name(), Client: t.proof,
 		Artifact: session.ArtifactKeys{
 			Kind: t.ask.Artifact.Kind, Lookup: t.place,
-			Key: t.g.c.Seal.ArtifactKey(t.ask.Artifact.Kind, v.tenant.Name, v.issuer.ID, t.doorClient(), t.ask.Artifact.Value, t.key),
+			Key: t.g.c.Seal.ArtifactKey(t.ask.Artifact.Kind, v.tenant.Name, v.issuer.ID, t.doorClient(), t.ask.Artifact.Value, t.doorSecret()),
 		},
-		Scope: t.ask.Scope, Resource: t.ask.Resource,
+		Scope: t.ask.Scope, Resource: t.ask.Resource, Presented: t.ask.Presented,
 		Facts: session.Facts{
 			Address: v.address, UserAgent: clip(v.request.HTTP.UserAgent(), 256), Origin: clip(v.request.HTTP.Header.Get("Origin"), 256),
 		},
@@ -129,6 +129,14 @@ func (t *trip) doorClient() string {
 		return ""
 	}
 	return t.ask.Client.ID
+}
+
+// doorSecret is the client's secret where the door needs it.
+func (t *trip) doorSecret() []byte {
+	if t.ask.Artifact.Kind == session.AccessToken {
+		return nil
+	}
+	return t.key
 }
 
 func clip(s string, n int) string { return s[:min(len(s), n)] }

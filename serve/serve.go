@@ -33,6 +33,7 @@ func Flows() []flow.Flow {
 		oauth.ClientCredentials{},
 		oauth.Grant{},
 		oidc.UserInfo{},
+		oauth.Introspection{},
 	}
 }
 

@@ -151,6 +151,11 @@ func (s *Store) PutHabit(b *store.Batch, tenant string, key ID, h *Habit) error 
 	return nil
 }
 
+// HabitOf is where the habit of a name is kept.
+func (s *Sealer) HabitOf(tenant, issuer, name string) ID {
+	return s.Pseudonym("habit", tenant, issuer, "\x00"+name)
+}
+
 // HabitKey is where the habit for a record's client and scope is kept; what a client does by itself is apart from what it
 // does for a person.
 func (s *Sealer) HabitKey(r *Record) ID {

@@ -1,0 +1,167 @@
+package oauth
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"understudy/flow"
+	"understudy/session"
+)
+
+// Introspection is token introspection (RFC 7662) of access tokens that the backup issued. What is learned is to whom the
+// primary says "active", of which client's tokens for which audience, and which members it then says; nobody else is told
+// anything.
+type Introspection struct{}
+
+// Name implements flow.Flow.
+func (Introspection) Name() string { return "introspection" }
+
+// Endpoint implements flow.Flow.
+func (Introspection) Endpoint() flow.Endpoint { return flow.Introspection }
+
+// Match implements flow.Flow.
+func (Introspection) Match(r *flow.Request) flow.Exchange {
+	if r.HTTP.Method != http.MethodPost || r.Form == nil {
+		return nil
+	}
+	x := &introspection{r: r, form: r.Form["token"]}
+	x.ask.Client, x.unlearned = credentials(r.HTTP.Header, r.Form)
+	switch {
+	case x.unlearned != "":
+	case x.ask.Client.Secret == "":
+		x.unlearned = "no_client_secret"
+	case len(x.form) != 1:
+		x.unlearned = "repeated_parameters"
+	default:
+		x.unlearned = unrepeatable(r, r.HTTP.URL.Query())
+	}
+	x.ask.Unplayable = x.unlearned
+	if len(x.form) > 0 {
+		x.ask.Artifact = flow.Artifact{Kind: session.AccessToken, Value: x.form[0]}
+		x.ask.Presented = ownMembers(x.form[0])
+	}
+	return x
+}
+
+type introspection struct {
+	r         *flow.Request
+	ask       flow.Ask
+	form      []string
+	unlearned string
+}
+
+func (x *introspection) Ask() *flow.Ask { return &x.ask }
+
+// ownMembers are the members that belong to one token alone; nil where it is no JWT.
+func ownMembers(token string) session.Object {
+	var out session.Object
+	for _, m := range payload(token) {
+		switch m.Name {
+		case "exp", "iat", "nbf", "jti":
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// Learn implements flow.Exchange.
+func (x *introspection) Learn(r *flow.Response) *flow.Lesson {
+	o, err := r.Object, error(nil)
+	if o == nil {
+		o, err = session.ParseObject(r.Body)
+	}
+	if err != nil || r.Status != http.StatusOK || string(o.Get("active")) != "true" {
+		return nil // that a token is not active says nothing about who may ask
+	}
+	if x.unlearned != "" {
+		return &flow.Lesson{Unlearned: x.unlearned}
+	}
+	client := o.Text("client_id")
+	if client == "" {
+		client = o.Text("azp")
+	}
+	if client == "" {
+		return &flow.Lesson{Unlearned: "no_client"}
+	}
+	return &flow.Lesson{
+		Record: &session.Record{Tenant: x.r.Tenant, Issuer: x.r.Issuer, Client: x.ask.Client.ID},
+		Habit:  told(x.ask.Client.ID, client, o.Get("aud")),
+		Shape:  &session.Shape{Members: o.Names()},
+	}
+}
+
+// told names what a caller is told of: the tokens of a client for an audience (JSON text as it came; nil: none).
+func told(caller, client string, audience []byte) string {
+	return session.Joined("introspection", caller, client, string(audience))
+}
+
+// audienceOf is the aud of a record's access tokens, nil where they are opaque.
+func audienceOf(r *session.Record) []byte {
+	if r.AccessToken == nil {
+		return nil
+	}
+	return r.AccessToken.Claims.Get("aud")
+}
+
+// Answer implements flow.Flow.
+func (Introspection) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
+	if p.Play.Client.ID == "" {
+		return nil, flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
+	}
+	h, err := p.HabitOf(told(p.Play.Client.ID, p.Record.Client, audienceOf(p.Record)))
+	switch {
+	case err != nil:
+		return nil, flow.NotNow("store_failed")
+	case h.Refresh == nil:
+		return nil, flow.NotNow("introspection_unlearned")
+	}
+	out := make(session.Object, 0, len(h.Refresh.Members))
+	for _, name := range h.Refresh.Members {
+		if v := introspected(p, name); v != nil {
+			out = append(out, session.Member{Name: name, Value: v})
+		}
+	}
+	return &flow.Reply{
+		Status: http.StatusOK, Body: out.Append(nil),
+		Header: http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}, "Pragma": {"no-cache"}},
+	}, nil
+}
+
+// introspected is a member of what the primary would say of the presented token, or nil where that is not known.
+func introspected(p *flow.Permit, name string) []byte {
+	rec := p.Record
+	if v := p.Play.Presented.Get(name); v != nil {
+		return v
+	}
+	switch name {
+	case "active":
+		return []byte("true")
+	case "exp":
+		return strconv.AppendInt(nil, p.Ends.Unix(), 10)
+	case "iat", "nbf", "jti":
+		return nil // another token's
+	case "client_id":
+		return session.Quote(rec.Client)
+	case "sub":
+		return session.Quote(rec.Subject)
+	case "iss":
+		return session.Quote(rec.Issuer)
+	case "scope":
+		return session.Quote(strings.Join(rec.Scope, " "))
+	case "token_type":
+		return rec.Response.Get("token_type")
+	}
+	for _, t := range []*session.Token{rec.AccessToken, rec.IDToken} {
+		if t == nil || t.Claims.Text("sub") != rec.Subject {
+			continue
+		}
+		if v := t.Claims.Get(name); v != nil {
+			return v
+		}
+		if name == "username" && t.Claims.Has("preferred_username") {
+			return t.Claims.Get("preferred_username")
+		}
+	}
+	return nil
+}
