@@ -13,8 +13,12 @@ import (
 // playSince plays with an outage that began at a time.
 func (r *rig) playSince(a session.ArtifactKeys, outage time.Time) string {
 	r.t.Helper()
+	client := flow.Proof{ID: "app", Method: "none"}
+	if a.Kind == session.AccessToken {
+		client = flow.Proof{} // whoever bears it
+	}
 	reply, no, err := r.Play(context.Background(), &flow.Play{
-		ID: "1", Tenant: tenant, Issuer: iss, Flow: "refresh_token", Client: flow.Proof{ID: "app", Method: "none"},
+		ID: "1", Tenant: tenant, Issuer: iss, Flow: "refresh_token", Client: client,
 		Artifact: a, Outage: outage.UnixNano(), Trigger: "breaker",
 	})
 	if err != nil {

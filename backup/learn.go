@@ -40,6 +40,9 @@ type Learned struct {
 	NotBefore int64 `cbor:"16,keyasint,omitempty"`
 	// AuthTime is when the person signed in by the primary's clock, Unix seconds; 0: not told.
 	AuthTime int64 `cbor:"17,keyasint,omitempty"`
+	// Once stands for the client assertion that the primary took: it is used (see [flow.Proof]).
+	Once  []byte `cbor:"18,keyasint,omitempty"`
+	Until int64  `cbor:"19,keyasint,omitempty"`
 }
 
 // Outcome says what became of a Learned.
@@ -113,6 +116,11 @@ func (b *learning) put(s *session.Store, tenant string, lookup session.ID, versi
 }
 
 func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
+	if len(l.Once) > 0 {
+		if _, err := s.Sessions.KV.Claim(context.Background(), onceKey(l.Tenant, l.Once), time.Unix(0, l.Until)); err != nil {
+			return Outcome{}, err
+		}
+	}
 	d := session.Door{
 		Client: l.Client, Subject: l.Subject, Session: l.Session, ClientAuth: l.ClientAuth,
 		Approved: l.Sent, Unlearned: l.Unlearned, Grant: l.Sealed.Record,
@@ -170,7 +178,7 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 			return s.learnOver(b, l, &d, m)
 		}
 	}
-	if parent != nil && parent.Kind == session.ClientSecret && d.Unlearned == "" && !parent.Record.Zero() && l.Sent-parent.Approved < serviceStep {
+	if parent != nil && parent.Kind != session.RefreshToken && d.Unlearned == "" && !parent.Record.Zero() && l.Sent-parent.Approved < serviceStep {
 		if was, err := s.Sessions.Blocking(l.Tenant, parent); err == nil && len(was) == 0 {
 			return Outcome{}, nil
 		}

@@ -141,7 +141,7 @@ func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
 // client checks the client authentication against what the primary approved: the same client, by the same method or a
 // stronger one. A confidential client's secret is proved by opening the door; here it is checked that the primary has
 // not refused it since.
-func (s *Service) client(_ context.Context, a *attempt) *flow.Refusal {
+func (s *Service) client(ctx context.Context, a *attempt) *flow.Refusal {
 	p, d := a.play.Client, a.door
 	if d.Kind == session.AccessToken {
 		if p.ID == "" {
@@ -158,7 +158,48 @@ func (s *Service) client(_ context.Context, a *attempt) *flow.Refusal {
 		}
 		return nil
 	}
+	if d.ClientAuth == "private_key_jwt" {
+		return s.assertion(ctx, a)
+	}
 	return s.secret(a, d.Client)
+}
+
+// assertion checks that a key of the client's, which the primary took and has not refused since, signed an assertion which
+// nobody has used yet, at the primary or here.
+func (s *Service) assertion(ctx context.Context, a *attempt) *flow.Refusal {
+	p := a.play.Client
+	switch {
+	case p.Method != "private_key_jwt":
+		return flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
+	case len(p.Once) == 0:
+		return flow.NotNow("assertion_refused") // the primary might be less strict
+	}
+	mine, err := s.Sessions.Secret(a.play.Tenant, a.door.Client, p.SecretID)
+	switch {
+	case err != nil:
+		s.Log.Error("a client's proof cannot be read", "tenant", a.play.Tenant, "error", err)
+		return flow.NotNow("store_failed")
+	case mine == nil:
+		return flow.NotNow("client_unknown_secret")
+	case mine.Refused >= mine.Approved:
+		return flow.NotNow("client_secret_refused")
+	case a.play.Shadow:
+		return nil
+	}
+	first, err := s.Sessions.KV.Claim(ctx, onceKey(a.play.Tenant, p.Once), time.Unix(0, p.Until))
+	switch {
+	case err != nil:
+		s.Log.Error("the use of an assertion cannot be kept", "tenant", a.play.Tenant, "error", err)
+		return flow.NotNow("store_failed")
+	case !first:
+		return flow.No("assertion_replayed", http.StatusUnauthorized, "invalid_client")
+	}
+	return nil
+}
+
+// onceKey is where it is kept that something of one use was used.
+func onceKey(tenant string, once []byte) []byte {
+	return append([]byte(session.Joined("once", tenant)), once...)
 }
 
 // caller checks the client authentication of who asks about somebody's token.

@@ -191,10 +191,23 @@ type Tenant struct {
 	// 0 turns it off. Default: 5.
 	ShadowPercent *float64 `yaml:"shadow_percent"`
 
+	// What is known of clients beside what is learned. Default: nothing.
+	Clients []Client `yaml:"clients"`
+
 	// Whether a sign-in is refused that was ended (by a logout or a revocation) with the primary's knowledge, although the
 	// primary goes on approving it. Default: false, which passes it with an alarm. What was ended while the primary was away,
 	// or by an operator here, is always refused.
 	RefuseRevoked bool `yaml:"refuse_revoked"`
+}
+
+// Client is one of the primary's clients.
+type Client struct {
+	// Its client_id.
+	ID string `yaml:"id"`
+
+	// File with its registered public keys, a JWK Set (RFC 7517): a client that proves itself with `private_key_jwt` is not
+	// protected without.
+	JWKSFile string `yaml:"jwks_file"`
 }
 
 // Upstream is where the primary really is.

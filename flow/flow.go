@@ -87,8 +87,10 @@ type Ask struct {
 // Credentials is a client authentication as presented.
 type Credentials struct {
 	ID     string
-	Method string // RFC 7591 token_endpoint_auth_method: "none", "client_secret_basic", "client_secret_post"
+	Method string // RFC 7591 token_endpoint_auth_method: "none", "client_secret_basic", "client_secret_post", "private_key_jwt"
 	Secret string
+	// Assertion is a client assertion (RFC 7523, section 2.2); nobody has verified it.
+	Assertion string
 }
 
 // Artifact is something that a client holds.
@@ -138,9 +140,13 @@ type Play struct {
 type Proof struct {
 	ID       string     `cbor:"0,keyasint"`
 	Method   string     `cbor:"1,keyasint"`
-	SecretID session.ID `cbor:"2,keyasint"` // zero for a public client
+	SecretID session.ID `cbor:"2,keyasint"` // of the secret, or of the key that signed the assertion; zero for a public client
 	// Vouched is set where the primary has just authenticated the client.
 	Vouched bool `cbor:"3,keyasint,omitempty"`
+	// Once stands for an assertion that the client's registered key signed and that may be used once until Until (Unix
+	// nanoseconds); the gateway has verified it. Empty: there was none.
+	Once  []byte `cbor:"4,keyasint,omitempty"`
+	Until int64  `cbor:"5,keyasint,omitempty"`
 }
 
 // Permit is what a flow answers from. Only backup makes one, after every check has passed.

@@ -58,7 +58,7 @@ func (g *Gateway) away(r *http.Request, v *visit) *http.Response {
 	case t.ask.Artifact.Kind == session.RefreshToken:
 		t.lookup = g.lookup(v, t.ask.Artifact.Value)
 		t.place = t.lookup
-	case t.ask.Artifact.Kind != session.ClientSecret:
+	case !byItself(t.ask.Artifact.Kind):
 		return nil
 	case !t.stand(r.Context(), true):
 		if v.refusal != nil {
@@ -94,7 +94,7 @@ func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) 
 	case session.Code:
 		t.lookup = g.c.Seal.Lookup(session.Code, v.tenant.Name, v.issuer.ID, t.ask.Artifact.Value)
 		return t.plain(ctx)
-	case session.ClientSecret:
+	case session.ClientSecret, session.ClientKey:
 		return t.service(ctx)
 	default:
 		return t.plain(ctx)

@@ -182,10 +182,13 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 		why = "keys_not_mergeable"
 	}
 	client := t.ask.Client
-	if client.Secret != "" && !t.prove(ctx) && why == "" {
+	switch {
+	case client.Assertion != "" && !t.prove(ctx) && why == "":
+		why = "client_assertion"
+	case client.Secret != "" && !t.prove(ctx) && why == "":
 		why = "client_proof"
 	}
-	if t.ask.Artifact.Kind == session.ClientSecret {
+	if byItself(t.ask.Artifact.Kind) {
 		t.lookup = t.at(t.ask.Artifact)
 		t.place = t.lookup
 	}
@@ -199,7 +202,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 			why = "unknown_key"
 		}
 	}
-	if why != "" && t.ask.Artifact.Kind == session.ClientSecret {
+	if why != "" && byItself(t.ask.Artifact.Kind) {
 		l.g.Counts.Unlearned(v.tenant.Name, why) // nothing follows from it that would have to be told apart
 		return nil
 	}
@@ -215,6 +218,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
 
 		ClientAuth: client.Method, SecretID: t.proof.SecretID, Unlearned: why,
 		HabitKey: habit, Shape: le.Shape, NotBefore: le.NotBefore, AuthTime: le.AuthTime,
+		Once: t.proof.Once, Until: t.proof.Until,
 	}
 	if le.Presented != nil {
 		m.Presented = t.lookup

@@ -14,6 +14,9 @@ import (
 
 // prove derives the client authentication. It is false where too many were tried.
 func (t *trip) prove(ctx context.Context) bool {
+	if t.ask.Client.Assertion != "" {
+		return t.assert()
+	}
 	t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method, Vouched: t.vouched}
 	if t.ask.Client.Secret == "" || t.vouched {
 		return true
@@ -71,7 +74,7 @@ func (t *trip) play(ctx context.Context, trigger string) played {
 
 func (t *trip) playNow(ctx context.Context, trigger string) played {
 	// A stranger's secret is not worth the work: the backup refuses for the artifact.
-	if !t.proven() && t.owns(ctx) && !t.prove(ctx) {
+	if !t.proven() && t.ask.Client.Assertion == "" && t.owns(ctx) && !t.prove(ctx) {
 		return t.limited(trigger)
 	}
 	p := t.message(trigger)

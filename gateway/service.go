@@ -9,6 +9,9 @@ import (
 	"understudy/session"
 )
 
+// byItself says whether an artifact is what a client asks for by itself.
+func byItself(k session.Kind) bool { return k == session.ClientSecret || k == session.ClientKey }
+
 // at is where the door of an artifact lies. What a client asks for by itself is no secret: its place depends on the
 // client's secret too, so that only who holds that finds it.
 func (t *trip) at(a flow.Artifact) session.ID {
@@ -27,7 +30,7 @@ func (t *trip) name() session.ID {
 // stand finds the place of a request whose artifact is the client's secret. Where the secret was not derived before, that
 // is work, and done only if it must be and the client is one that the primary is known to have approved.
 func (t *trip) stand(ctx context.Context, work bool) bool {
-	if !t.proven() {
+	if t.ask.Artifact.Kind == session.ClientSecret && !t.proven() {
 		t.place = t.name()
 		if !work || t.v.refusal != nil || !t.owns(ctx) {
 			return false

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"understudy/flow"
+	"understudy/flow/proof"
 	"understudy/health"
 )
 
@@ -39,6 +40,9 @@ type Tenant struct {
 
 	// RefuseRevoked refuses also what the primary itself should know to be over. Else that it approves it is an alarm.
 	RefuseRevoked bool
+
+	// ClientKeys are the registered keys of clients that prove themselves with private_key_jwt, by client_id.
+	ClientKeys map[string]*proof.ClientKeys
 
 	// ProbeClient is a client_id that probes name; "": none.
 	ProbeClient string

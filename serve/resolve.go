@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"understudy/config"
+	"understudy/flow/proof"
 	"understudy/gateway"
 	"understudy/health"
 )
@@ -70,10 +71,13 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 		}
 		t.Trusted = append(t.Trusted, n)
 	}
-	if u.Scheme != "https" {
-		return t, nil, nil
+	files, err := clientKeys(s, at, c, t)
+	if err != nil {
+		return nil, nil, err
 	}
-	var files []byte
+	if u.Scheme != "https" {
+		return t, files, nil
+	}
 	t.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.Upstream.ServerName}
 	if f := c.Upstream.CAFile; f != "" {
 		b, err := os.ReadFile(f)
@@ -97,6 +101,32 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 		}
 	}
 	return t, files, nil
+}
+
+// clientKeys reads the registered keys of clients, and returns the files' contents.
+func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant) (files []byte, err error) {
+	t.ClientKeys = map[string]*proof.ClientKeys{}
+	for i, client := range c.Clients {
+		at := fmt.Sprintf("%s.clients[%d]", at, i)
+		if client.ID == "" {
+			return nil, s.Problem(at+".id", "it names no client: give its client_id")
+		}
+		if t.ClientKeys[client.ID] != nil {
+			return nil, s.Problem(at+".id", "the client %s stands here twice", client.ID)
+		}
+		if client.JWKSFile == "" {
+			return nil, s.Problem(at+".jwks_file", "it names no file: give the client's public keys as a JWK Set")
+		}
+		b, err := os.ReadFile(client.JWKSFile)
+		if err != nil {
+			return nil, s.Problem(at+".jwks_file", "it cannot be read: %s", err)
+		}
+		if t.ClientKeys[client.ID], err = proof.ParseClientKeys(b); err != nil {
+			return nil, s.Problem(at+".jwks_file", "%s holds no keys: %s", client.JWKSFile, err)
+		}
+		files = append(files, b...)
+	}
+	return files, nil
 }
 
 // Logger makes the process's own log, and what changes its level.

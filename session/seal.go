@@ -29,6 +29,9 @@ const (
 	Code Kind = "code"
 	// ClientSecret is a client's secret together with what it asks for by itself (client credentials).
 	ClientSecret Kind = "client_secret"
+	// ClientKey is what a client that proves itself with its registered key asks for by itself. It is no secret: its door hangs
+	// on the deployment's key.
+	ClientKey Kind = "client_key"
 	// Client is a client's name. Its door opens nothing: it says that the primary approved a secret of this client, so that
 	// it is worth the work to derive another.
 	Client Kind = "client"

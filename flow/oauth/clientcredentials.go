@@ -26,7 +26,10 @@ func (ClientCredentials) Match(r *flow.Request) flow.Exchange {
 	}
 	x := &clientCredentials{exchange: parse(r)}
 	x.ask.Artifact = flow.Artifact{Kind: session.ClientSecret, Value: x.asked()}
-	if x.ask.Unplayable == "" && x.ask.Client.Secret == "" {
+	if x.ask.Client.Assertion != "" {
+		x.ask.Artifact.Kind = session.ClientKey
+	}
+	if x.ask.Unplayable == "" && x.anonymous() {
 		x.ask.Unplayable = "no_client_secret"
 	}
 	return x
@@ -41,6 +44,11 @@ func (x *clientCredentials) asked() string {
 	resource := slices.Compact(slices.Sorted(slices.Values(x.ask.Resource)))
 	b := session.Joined(x.ask.Client.ID, strings.Join(scope, " "))
 	return b + session.Joined(resource...)
+}
+
+// anonymous says whether the client proves nothing.
+func (x *clientCredentials) anonymous() bool {
+	return x.ask.Client.Secret == "" && x.ask.Client.Assertion == ""
 }
 
 func (x *clientCredentials) Ask() *flow.Ask { return &x.ask }
@@ -62,7 +70,7 @@ func (x *clientCredentials) Learn(r *flow.Response) *flow.Lesson {
 	l.Shape = shapeOf(l.Record)
 	l.Interactive = true // it stands for itself: each approval begins anew
 	l.Artifacts, l.Presented = []flow.Artifact{x.ask.Artifact}, &x.ask.Artifact
-	if l.Unlearned == "" && x.ask.Client.Secret == "" {
+	if l.Unlearned == "" && x.anonymous() {
 		l.Unlearned = "no_client_secret"
 	}
 	return l

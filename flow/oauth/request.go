@@ -139,7 +139,7 @@ func credentials(h http.Header, f url.Values) (flow.Credentials, string) {
 	bodyID, bodySecret := f.Get("client_id"), f.Get("client_secret")
 	switch {
 	case f.Has("client_assertion") || f.Has("client_assertion_type"):
-		return flow.Credentials{ID: bodyID, Method: "private_key_jwt"}, "client_assertion"
+		return asserted(h, f)
 	case len(h.Values("Authorization")) > 1 || len(f["client_secret"]) > 1 || len(f["client_id"]) > 1:
 		return flow.Credentials{ID: bodyID}, "repeated_credentials"
 	case len(h.Values("Authorization")) == 1:
@@ -157,6 +157,26 @@ func credentials(h http.Header, f url.Values) (flow.Credentials, string) {
 		return flow.Credentials{ID: bodyID, Method: "client_secret_post", Secret: bodySecret}, ""
 	}
 	return flow.Credentials{ID: bodyID, Method: "none"}, ""
+}
+
+// assertionType is the client_assertion_type of a JWT (RFC 7523, section 2.2).
+const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+// asserted reads a client assertion. Who the client is it says itself; that it is so is to be verified.
+func asserted(h http.Header, f url.Values) (flow.Credentials, string) {
+	c := flow.Credentials{ID: f.Get("client_id"), Method: "private_key_jwt"}
+	a := f["client_assertion"]
+	switch sub := payload(f.Get("client_assertion")).Text("sub"); {
+	case len(a) != 1 || len(f["client_assertion_type"]) != 1 || f.Get("client_assertion_type") != assertionType:
+		return c, "client_assertion"
+	case len(h.Values("Authorization")) > 0 || f.Get("client_secret") != "":
+		return c, "two_credentials"
+	case sub == "" || c.ID != "" && c.ID != sub || len(f["client_id"]) > 1:
+		return c, "client_assertion"
+	default:
+		c.ID, c.Assertion = sub, a[0]
+	}
+	return c, ""
 }
 
 // ClientID is the client that a request names in whatever way, as a primary that approved the request understood it; "" where
@@ -190,7 +210,7 @@ func basic(h http.Header) (user, pass string, ok bool) {
 // what was approved (the token, the client, scope, resource) are compared by the backup.
 var plainParameters = map[string]int{
 	"grant_type": 32, "refresh_token": 8192, "client_id": 512, "client_secret": 1024, "scope": 2048,
-	"resource": 1024, "audience": 1024,
+	"resource": 1024, "audience": 1024, "client_assertion": 8192, "client_assertion_type": 64,
 	// what MSAL sends with every request
 	"client_info": 8, "client-request-id": 64, "claims": 256,
 }
