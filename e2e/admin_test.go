@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,14 +19,21 @@ func operator(u *idptest.Understudy) *admin.Client {
 // status is the one tenant's status.
 func status(t *testing.T, u *idptest.Understudy) admin.TenantStatus {
 	t.Helper()
+	return statusOf(t, u, "default")
+}
+
+// statusOf is a tenant's status.
+func statusOf(t *testing.T, u *idptest.Understudy, tenant string) admin.TenantStatus {
+	t.Helper()
 	var s admin.Status
 	if err := operator(u).Get(t.Context(), "/v1/status", &s); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Tenants) != 1 {
-		t.Fatalf("status has %d tenants", len(s.Tenants))
+	i := slices.IndexFunc(s.Tenants, func(x admin.TenantStatus) bool { return x.Name == tenant })
+	if i < 0 {
+		t.Fatalf("status has %d tenants, and no %s", len(s.Tenants), tenant)
 	}
-	return s.Tenants[0]
+	return s.Tenants[i]
 }
 
 // learned waits until every exchange that the primary approved since the process started is kept. Learning is behind
@@ -33,7 +41,7 @@ func status(t *testing.T, u *idptest.Understudy) admin.TenantStatus {
 func (s *site) learned(t *testing.T) {
 	t.Helper()
 	eventually(t, "what the primary approved is not learned", func() bool {
-		st := status(t, s.u)
+		st := statusOf(t, s.u, s.tenant)
 		if len(st.NotLearned) > 0 {
 			t.Fatalf("not learned: %+v", st.NotLearned)
 		}

@@ -270,12 +270,14 @@ func (k *killer) refused(t *testing.T, victims []*victim, when string) int {
 }
 
 // revocation is the URL of a site's revocation endpoint (RFC 7009).
-func (s *site) revocation() string {
-	var m struct {
-		Endpoint string `json:"revocation_endpoint"`
-	}
+func (s *site) revocation() string { return s.endpoint("revocation_endpoint") }
+
+// endpoint is a URL in a site's metadata.
+func (s *site) endpoint(member string) string {
+	var m map[string]any
 	if err := s.provider.Claims(&m); err != nil {
 		return ""
 	}
-	return m.Endpoint
+	u, _ := m[member].(string)
+	return u
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"testing"
 
 	"understudy/idptest"
@@ -84,46 +85,57 @@ func TestCommitThenReplyLate(t *testing.T) {
 	}
 }
 
-// TestCommitThenLoseReply: a reply that never comes is counted as ambiguous, once for each, and the client is answered.
+// TestCommitThenLoseReply: a reply that never comes is counted as ambiguous, once for each, and the client is answered;
+// whether the connection is reset or something before the primary says 502 or 504 in the reply's place.
 func TestCommitThenLoseReply(t *testing.T) {
-	for _, c := range rotating() {
-		t.Run(c.shape.name+", "+c.id, func(t *testing.T) {
-			d := c.shape.deployment
-			d.use(t)
-			u := d.understudy(t, true, fastRamp)
-			st, err := c.shape.at(t.Context(), u)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var ps []*person
-			for range 5 {
-				ps = append(ps, newPerson(t, st, c.id, c.secret, "alice"))
-			}
-			st.learned(t)
-			lost := d.fault.Done(idptest.LoseReply)
-			// The gateway's probes are no exchanges that anybody waits for.
-			if err := d.fault.Set(idptest.Fault{Kind: idptest.LoseReply, Grant: "refresh_token"}); err != nil {
-				t.Fatal(err)
-			}
-			for i, p := range ps {
-				r, err := p.again(t.Context())
+	for _, f := range []struct {
+		name  string
+		fault idptest.Fault
+	}{
+		{"", idptest.Fault{Kind: idptest.LoseReply}},
+		{", 502", idptest.Fault{Kind: idptest.CommitError, Status: http.StatusBadGateway}},
+		{", 504", idptest.Fault{Kind: idptest.CommitError, Status: http.StatusGatewayTimeout}},
+	} {
+		for _, c := range rotating() {
+			t.Run(c.shape.name+", "+c.id+f.name, func(t *testing.T) {
+				d := c.shape.deployment
+				d.use(t)
+				u := d.understudy(t, true, fastRamp)
+				st, err := c.shape.at(t.Context(), u)
 				if err != nil {
-					t.Fatalf("person %d: %v", i, err)
+					t.Fatal(err)
 				}
-				if !r.backup() {
-					t.Fatalf("person %d: the reply was lost and yet came", i)
+				var ps []*person
+				for range 5 {
+					ps = append(ps, newPerson(t, st, c.id, c.secret, "alice"))
 				}
-			}
-			lost = d.fault.Done(idptest.LoseReply) - lost
-			if lost == 0 {
-				t.Fatal("no reply was lost")
-			}
-			if err := d.fault.Set(idptest.Fault{}); err != nil {
-				t.Fatal(err)
-			}
-			if n := status(t, u).Ambiguous; n != uint64(lost) {
-				t.Errorf("%d ambiguous exchanges, the fault proxy lost %d replies", n, lost)
-			}
-		})
+				st.learned(t)
+				lost := d.fault.Done(f.fault.Kind)
+				// The gateway's probes are no exchanges that anybody waits for.
+				f.fault.Grant = "refresh_token"
+				if err := d.fault.Set(f.fault); err != nil {
+					t.Fatal(err)
+				}
+				for i, p := range ps {
+					r, err := p.again(t.Context())
+					if err != nil {
+						t.Fatalf("person %d: %v", i, err)
+					}
+					if !r.backup() {
+						t.Fatalf("person %d: the reply was lost and yet came", i)
+					}
+				}
+				lost = d.fault.Done(f.fault.Kind) - lost
+				if lost == 0 {
+					t.Fatal("no reply was lost")
+				}
+				if err := d.fault.Set(idptest.Fault{}); err != nil {
+					t.Fatal(err)
+				}
+				if n := status(t, u).Ambiguous; n != uint64(lost) {
+					t.Errorf("%d ambiguous exchanges, the fault proxy lost %d replies", n, lost)
+				}
+			})
+		}
 	}
 }

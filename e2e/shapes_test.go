@@ -53,6 +53,7 @@ func (s shape) issuer(u *idptest.Understudy) string { return u.URL() + s.path }
 type site struct {
 	shape
 	u        *idptest.Understudy
+	tenant   string
 	provider *oidc.Provider
 	approved atomic.Int64 // exchanges with a refresh token that the primary approved since the gateway started
 }
@@ -63,7 +64,7 @@ func (s shape) at(ctx context.Context, u *idptest.Understudy) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &site{shape: s, u: u, provider: p}, nil
+	return &site{shape: s, u: u, tenant: "default", provider: p}, nil
 }
 
 // visit signs a user in at an authorization URL and returns where the browser is sent.

@@ -20,20 +20,21 @@ type FaultKind string
 
 // The faults. Those that commit let the primary do its work first.
 const (
-	Pass          FaultKind = ""                // nothing
-	Refuse        FaultKind = "refuse"          // the port is closed, for every path
-	ResetBefore   FaultKind = "reset before"    // RST before the request's body is read
-	ResetAfter    FaultKind = "reset after"     // RST when the whole request has been read, nothing committed
-	BlackHole     FaultKind = "black hole"      // the request is taken and nothing comes back, nothing committed
-	SlowFirstByte FaultKind = "slow first byte" // commit, Delay, then the reply
-	SlowBody      FaultKind = "slow body"       // commit, then the header and the body over Delay
-	Truncate      FaultKind = "truncate"        // commit, then half of the body
-	ServerError   FaultKind = "5xx"             // Status (0: 500) with a text, nothing committed
-	HTMLPage      FaultKind = "html"            // 200 with a page, nothing committed
-	WrongContent  FaultKind = "wrong content"   // 200 with JSON that is no token response, nothing committed
-	Redirect      FaultKind = "redirect"        // 302 to a page, nothing committed
-	LoseReply     FaultKind = "lose reply"      // commit, then RST instead of the reply
-	LateReply     FaultKind = "late reply"      // commit, then the reply when Release is called
+	Pass          FaultKind = ""                 // nothing
+	Refuse        FaultKind = "refuse"           // the port is closed, for every path
+	ResetBefore   FaultKind = "reset before"     // RST before the request's body is read
+	ResetAfter    FaultKind = "reset after"      // RST when the whole request has been read, nothing committed
+	BlackHole     FaultKind = "black hole"       // the request is taken and nothing comes back, nothing committed
+	SlowFirstByte FaultKind = "slow first byte"  // commit, Delay, then the reply
+	SlowBody      FaultKind = "slow body"        // commit, then the header and the body over Delay
+	Truncate      FaultKind = "truncate"         // commit, then half of the body
+	ServerError   FaultKind = "5xx"              // Status (0: 500) with a text, nothing committed
+	HTMLPage      FaultKind = "html"             // 200 with a page, nothing committed
+	WrongContent  FaultKind = "wrong content"    // 200 with JSON that is no token response, nothing committed
+	Redirect      FaultKind = "redirect"         // 302 to a page, nothing committed
+	LoseReply     FaultKind = "lose reply"       // commit, then RST instead of the reply
+	CommitError   FaultKind = "commit, then 5xx" // commit, then Status (0: 502) with a text instead of the reply
+	LateReply     FaultKind = "late reply"       // commit, then the reply when Release is called
 )
 
 // Fault is what to do with matching requests.
@@ -55,12 +56,13 @@ type FaultProxy struct {
 	primary   *url.URL
 	transport *http.Transport
 
-	mu      sync.Mutex // guards what follows
-	fault   Fault
-	done    map[FaultKind]int // exchanges that a fault was done to
-	passed  map[string]int    // exchanges with a token endpoint that passed whole, by grant_type
-	release chan struct{}     // closed by Release
-	server  *http.Server      // nil while the port is closed
+	mu       sync.Mutex // guards what follows
+	fault    Fault
+	done     map[FaultKind]int // exchanges that a fault was done to
+	passed   map[string]int    // exchanges with a token endpoint that passed whole, by grant_type
+	release  chan struct{}     // closed by Release
+	server   *http.Server      // nil while the port is closed
+	overhear Overhear
 }
 
 // StartFaultProxy starts a proxy in front of a primary. It passes everything until Set is called.
@@ -82,6 +84,16 @@ func StartFaultProxy(primary string) (*FaultProxy, error) {
 
 // URL is scheme and host at which the proxy listens.
 func (f *FaultProxy) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", f.port) }
+
+// Overhear is told of an exchange; it may be called by several goroutines at once and keeps nothing that it does not copy.
+type Overhear func(r *http.Request, body []byte, reply http.Header, replyBody []byte)
+
+// Overhear has f told of every exchange that the primary answered, before a fault is done to the reply; nil ends it.
+func (f *FaultProxy) Overhear(o Overhear) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.overhear = o
+}
 
 // Set changes the fault. Exchanges under way go on as they began, but a black hole lets its requests go with a reset.
 func (f *FaultProxy) Set(x Fault) error {
@@ -240,6 +252,12 @@ func (f *FaultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reset(w)
 		return
 	}
+	f.mu.Lock()
+	overhear := f.overhear
+	f.mu.Unlock()
+	if overhear != nil {
+		overhear(r, body, resp.Header, reply)
+	}
 	for k, v := range resp.Header {
 		header[k] = v
 	}
@@ -247,6 +265,14 @@ func (f *FaultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case LoseReply:
 		f.count(x.Kind)
 		reset(w)
+		return
+	case CommitError:
+		f.count(x.Kind)
+		if x.Status == 0 {
+			x.Status = http.StatusBadGateway
+		}
+		clear(header) // none of the primary's reply comes through
+		http.Error(w, "no", x.Status)
 		return
 	case LateReply:
 		f.count(x.Kind)

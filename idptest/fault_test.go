@@ -63,6 +63,8 @@ func TestFaults(t *testing.T) {
 		}},
 		{Fault{Kind: Redirect}, 0, func(s int, b string, err error) bool { return s == 302 }},
 		{Fault{Kind: LoseReply}, 1, isReset},
+		{Fault{Kind: CommitError}, 1, func(s int, b string, err error) bool { return s == 502 && b == "no\n" && err == nil }},
+		{Fault{Kind: CommitError, Status: 504}, 1, func(s int, b string, err error) bool { return s == 504 && b == "no\n" && err == nil }},
 	} {
 		t.Run(string(c.fault.Kind), func(t *testing.T) {
 			before, done := committed.Load(), f.Done(c.fault.Kind)

@@ -3,6 +3,7 @@ package idptest
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -55,8 +56,10 @@ type UnderstudyOptions struct {
 	Primary string // URL
 	// Authority: it serves https://localhost with this certificate; nil: http://127.0.0.1.
 	Authority *Authority
-	// Top and Tenant are more lines of the configuration file, at its top and in its tenant.
+	// Top and Tenant are more lines of the configuration file, at its top and in each tenant.
 	Top, Tenant string
+	// Second is the URL of another tenant's primary; "": there is one tenant. The other's host name is 127.0.0.1.
+	Second string
 }
 
 // StartUnderstudyConfig starts the program with a configuration file and waits until it serves.
@@ -85,8 +88,18 @@ func StartUnderstudyConfig(ctx context.Context, o UnderstudyOptions) (*Understud
 		return by + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n"+by) + "\n"
 	}
 	file := filepath.Join(o.Dir, "understudy.yaml")
-	text := fmt.Sprintf("data_dir: %q\nlisteners:\n  - address: \"127.0.0.1:%d\"%s\n%stenants:\n  - name: default\n    hosts: [%q]\n    scheme: %s\n    upstream: {url: %q}\n%s",
-		u.DataDir(), o.Port, certificate, indent(o.Top, ""), fmt.Sprintf("%s:%d", u.host, o.Port), u.scheme, o.Primary, indent(o.Tenant, "    "))
+	tenant := func(name, host, primary string) string {
+		return fmt.Sprintf("  - name: %s\n    hosts: [%q]\n    scheme: %s\n    upstream: {url: %q}\n%s",
+			name, fmt.Sprintf("%s:%d", host, o.Port), u.scheme, primary, indent(o.Tenant, "    "))
+	}
+	text := fmt.Sprintf("data_dir: %q\nlisteners:\n  - address: \"127.0.0.1:%d\"%s\n%stenants:\n%s",
+		u.DataDir(), o.Port, certificate, indent(o.Top, ""), tenant("default", u.host, o.Primary))
+	if o.Second != "" {
+		if u.host == secondHost {
+			return nil, errors.New("two tenants need an authority: else both have one host name")
+		}
+		text += tenant("second", secondHost, o.Second)
+	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -111,6 +124,16 @@ func (u *Understudy) Restart(ctx context.Context) error {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
+}
+
+// secondHost is the host name of the second tenant.
+const secondHost = "127.0.0.1"
+
+// Second is the same process as the second tenant's clients see it.
+func (u *Understudy) Second() *Understudy {
+	v := *u
+	v.host = secondHost
+	return &v
 }
 
 // URL is scheme and host of the gateway.
