@@ -1,7 +1,10 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"io"
 	"net/http"
 	"time"
 
@@ -9,10 +12,19 @@ import (
 	"understudy/session"
 )
 
+// endDeadline is how long the primary has for a revocation or a logout before it is done here: it may have to tell others.
+const endDeadline = 5 * time.Second
+
 // ending is the way of a request that ends something, or that shows that something must end: a revocation, a logout, a code
 // that may be presented again. What becomes of it must be known although its client leaves, and where the primary is silent
 // what it asks for is done here.
 func (t *trip) ending(ctx context.Context) (*http.Response, error) {
+	isCode := t.ask.Artifact.Kind == session.Code
+	if isCode {
+		if resp := t.g.late.unseen(ctx, t); resp != nil {
+			return resp, nil
+		}
+	}
 	opened := t.monitor.Opened() // closed already where the breaker is open
 	up, cancel := t.g.late.outlive(ctx)
 	finish := t.g.late.track()
@@ -22,20 +34,24 @@ func (t *trip) ending(ctx context.Context) (*http.Response, error) {
 		o, resp := t.send(up, t.v.request.Body)
 		done <- result{o, resp}
 	}()
-	leave := func() {
+	leave := func(keep *unseen) {
 		rest := *t
 		go func() {
 			defer cancel()
 			defer finish()
 			r := <-done
-			if resp, err := rest.settle(context.WithoutCancel(ctx), r.o, r.resp); err == nil {
+			resp, err := rest.settle(context.WithoutCancel(ctx), r.o, r.resp)
+			if keep != nil {
+				keep.take(resp)
+			}
+			if err == nil {
 				resp.Body.Close()
 			}
 		}()
 	}
 	var timer <-chan time.Time
-	if t.ask.Artifact.Kind != session.Code { // which is asked of the primary for as long as its client likes
-		tm := time.NewTimer(t.monitor.Deadline())
+	if !isCode { // which is asked of the primary for as long as its client likes
+		tm := time.NewTimer(endDeadline)
 		defer tm.Stop()
 		timer = tm.C
 	}
@@ -46,7 +62,11 @@ func (t *trip) ending(ctx context.Context) (*http.Response, error) {
 			finish()
 			return t.settle(ctx, r.o, r.resp)
 		case <-ctx.Done():
-			leave()
+			var keep *unseen
+			if isCode {
+				keep = t.g.late.leave(t)
+			}
+			leave(keep)
 			return nil, ctx.Err()
 		case <-timer:
 			timer = nil
@@ -55,7 +75,7 @@ func (t *trip) ending(ctx context.Context) (*http.Response, error) {
 			t.codeAgain(ctx)
 		}
 		if resp := t.endHere(ctx); resp != nil {
-			leave()
+			leave(nil)
 			return resp, nil
 		}
 	}
@@ -63,3 +83,76 @@ func (t *trip) ending(ctx context.Context) (*http.Response, error) {
 
 // ends says whether a request asks for the end of something.
 func (v *visit) ends() bool { return v.endpoint == flow.Revocation || v.endpoint == flow.EndSession }
+
+// unseen is the primary's reply to a code whose client left before it came. It is kept in memory for a minute, for whoever
+// repeats the very request (design, law 11: a code is not sent twice); who was answered and comes again is the primary's to
+// judge.
+type unseen struct {
+	request [sha256.Size]byte
+	came    chan struct{} // closed when the reply is here
+	status  int           // 0: there was none
+	header  http.Header
+	body    []byte
+}
+
+const (
+	unseenFor = time.Minute
+	maxUnseen = 1000
+)
+
+// leave notes that the client of a code's exchange has left; nil where too many have.
+func (l *late) leave(t *trip) *unseen {
+	u := &unseen{request: t.fingerprint(), came: make(chan struct{})}
+	id := t.lookup
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.codes) >= maxUnseen {
+		return nil
+	}
+	l.codes[id] = u
+	time.AfterFunc(unseenFor, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.codes[id] == u {
+			delete(l.codes, id)
+		}
+	})
+	return u
+}
+
+// take keeps the reply.
+func (u *unseen) take(resp *http.Response) {
+	defer close(u.came)
+	if resp == nil {
+		return
+	}
+	body, err := io.ReadAll(resp.Body) // from memory
+	if err != nil {
+		return
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	u.status, u.header, u.body = resp.StatusCode, resp.Header.Clone(), body
+}
+
+// unseen waits for the reply that the same request did not see, and gives it out once; nil where there is none.
+func (l *late) unseen(ctx context.Context, t *trip) *http.Response {
+	l.mu.Lock()
+	u := l.codes[t.lookup]
+	l.mu.Unlock()
+	if u == nil || u.request != t.fingerprint() {
+		return nil
+	}
+	select {
+	case <-u.came:
+	case <-ctx.Done():
+		return nil
+	}
+	l.mu.Lock()
+	first := l.codes[t.lookup] == u
+	delete(l.codes, t.lookup)
+	l.mu.Unlock()
+	if !first || u.status == 0 {
+		return nil
+	}
+	return t.reply(u.status, u.header.Clone(), u.body)
+}

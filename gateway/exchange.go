@@ -156,6 +156,7 @@ func (t *trip) settle(ctx context.Context, o *outcome, resp *http.Response) (*ht
 // delivered learns from the primary's reply and passes it, or what stands in for it where the backup has no part.
 func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http.Response) (*http.Response, error) {
 	if rule == nil {
+		t.g.crossed(t.v, t.v.request.HTTP, o.status, o.header)
 		if t.v.exchange != nil && (t.v.endpoint == flow.Token || t.v.endpoint == flow.Introspection && t.g.learner.due(t)) {
 			t.g.learner.offer(t, o, "")
 		}
@@ -434,6 +435,7 @@ func (t *trip) may(ctx context.Context, origin health.Origin, probe bool) bool {
 // answered learns from the primary's answer, keeps a refusal durably, and passes it on.
 func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*http.Response, error) {
 	if o.status == http.StatusOK {
+		t.g.crossed(t.v, t.v.request.HTTP, o.status, o.header)
 		if t.st.Known {
 			t.monitor.Accepted(t.grant)
 		}

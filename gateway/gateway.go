@@ -99,6 +99,10 @@ func New(c Config) (*Gateway, error) {
 		if err := t.meta.load(context.Background()); err != nil {
 			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
 		}
+		var err error
+		if t.origins, err = openOrigins(filepath.Join(c.DataDir, "metadata", "origins", url.PathEscape(t.Name)+".json")); err != nil {
+			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
+		}
 		hc := t.Health
 		hc.Now, hc.Probe = c.Now, t.probe
 		token := health.New(hc)
@@ -212,6 +216,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	default:
+		if t.monitors[flow.Token].Share() == 0 && t.origins.answer(w, r, v) {
+			return
+		}
 		done := t.reading.begin(v.address)
 		if done == nil {
 			w.Header().Set("Connection", "close") // or the server would receive the body before it answers
@@ -352,6 +359,7 @@ func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
 		release()
 		return nil, err
 	}
+	u.g.crossed(v, out, resp.StatusCode, resp.Header)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		release() // a tunnel is bounded by its peers
 		return resp, nil
@@ -381,7 +389,7 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // nobody is there to be told
 	}
 	g.Counts.Failed(v.tenant.Name, string(v.endpoint))
-	if navigates(r) && g.showLimited(w, r, v) {
+	if navigates(r) && g.showLimited(w, r, v) || v.tenant.origins.answer(w, r, v) {
 		return
 	}
 	w.Header().Set("Retry-After", "5")

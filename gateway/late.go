@@ -20,7 +20,8 @@ type late struct {
 	turns  map[session.ID]*turn
 	flying map[session.ID]*flight // exchanges under way, by the artifact that the client holds
 	doubts map[string]time.Time
-	wg     sync.WaitGroup // exchanges under way
+	codes  map[session.ID]*unseen // replies to codes whose clients left
+	wg     sync.WaitGroup         // exchanges under way
 
 	ended context.Context // over when nothing may go on any more
 	end   context.CancelFunc
@@ -39,7 +40,7 @@ type turn struct {
 }
 
 func newLate(now func() time.Time) *late {
-	l := &late{id: session.NewID(), now: now, turns: map[session.ID]*turn{}, flying: map[session.ID]*flight{}, doubts: map[string]time.Time{}}
+	l := &late{id: session.NewID(), now: now, turns: map[session.ID]*turn{}, flying: map[session.ID]*flight{}, doubts: map[string]time.Time{}, codes: map[session.ID]*unseen{}}
 	l.ended, l.end = context.WithCancel(context.Background())
 	return l
 }

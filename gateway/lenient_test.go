@@ -26,7 +26,8 @@ import (
 type lenient struct {
 	*signer
 	url     string
-	slow    atomic.Int64  // how long a revocation takes
+	slow    atomic.Int64  // how long a revocation, or a code, takes
+	codes   atomic.Int64  // that were presented
 	revoked chan struct{} // one for each that arrived
 }
 
@@ -49,6 +50,10 @@ func newLenient(t *testing.T) *lenient {
 			return
 		case "/token":
 			r.ParseMultipartForm(1 << 20)
+			if r.FormValue("grant_type") == "authorization_code" {
+				l.codes.Add(1)
+				time.Sleep(time.Duration(l.slow.Load()))
+			}
 		}
 		l.signer.ServeHTTP(w, r)
 	}))
@@ -92,7 +97,7 @@ func everything(*http.Request) bool { return true }
 func TestWhatEndsHolds(t *testing.T) {
 	revoke := func(k *tokens) url.Values { return url.Values{"token": {k.RefreshToken}, "client_id": {"app"}} }
 	for name, end := range map[string]func(*testing.T, *lenient, *idptest.FaultProxy, *rig, *tokens){
-		"a revocation, in a black hole whose breaker is open": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+		"revoked in an outage": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
 			fault(t, f, idptest.Fault{Kind: idptest.BlackHole, Match: everything})
 			waitFor(t, "the outage", func() bool { return r.again(k.RefreshToken).byBackup() })
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -101,7 +106,7 @@ func TestWhatEndsHolds(t *testing.T) {
 				t.Errorf("not acknowledged: %d %v", s, err)
 			}
 		},
-		"a revocation, the first thing in a black hole": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+		"revoked at first": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
 			fault(t, f, idptest.Fault{Kind: idptest.BlackHole, Match: everything})
 			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 			defer cancel()
@@ -109,7 +114,7 @@ func TestWhatEndsHolds(t *testing.T) {
 				t.Errorf("not acknowledged: %d %v", s, err)
 			}
 		},
-		"a revocation whose client leaves while the primary carries it out": func(t *testing.T, l *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+		"revoked, client gone": func(t *testing.T, l *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
 			l.slow.Store(int64(300 * time.Millisecond))
 			ctx, cancel := context.WithCancel(t.Context())
 			go func() { <-l.revoked; cancel() }()
@@ -129,7 +134,7 @@ func TestWhatEndsHolds(t *testing.T) {
 				t.Errorf("not acknowledged: %d %v", s, err)
 			}
 		},
-		"a redeemed code that is presented again, in a black hole": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
+		"code again": func(t *testing.T, _ *lenient, f *idptest.FaultProxy, r *rig, k *tokens) {
 			fault(t, f, idptest.Fault{Kind: idptest.BlackHole, Match: everything})
 			waitFor(t, "the outage", func() bool { return r.again(k.RefreshToken).byBackup() })
 			waitFor(t, "the breaker is open", func() bool {
@@ -153,6 +158,47 @@ func TestWhatEndsHolds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A code whose client left before the reply came is not sent again: who repeats the request gets the reply, once.
+func TestACodeIsSentOnce(t *testing.T) {
+	l := newLenient(t)
+	r := newRig(t, l.url)
+	get(t, r.url+"/.well-known/openid-configuration")
+	l.slow.Store(int64(700 * time.Millisecond))
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {"abc"}, "client_id": {"app"}}
+	redeem := func(form url.Values, patience time.Duration) string {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, b, _ := r.ask(ctx, http.MethodPost, "/token", form)
+		return b
+	}
+	if b := redeem(form, 200*time.Millisecond); b != "" {
+		t.Fatalf("answered: %s", b)
+	}
+	other := url.Values{"grant_type": {"authorization_code"}, "code": {"abc"}, "client_id": {"app"}, "code_verifier": {"x"}}
+	if redeem(other, 5*time.Second); l.codes.Load() != 2 {
+		t.Errorf("the primary saw %d codes; another request is its to judge", l.codes.Load())
+	}
+	again := redeem(form, 5*time.Second)
+	if !strings.Contains(again, "access_token") || l.codes.Load() != 2 {
+		t.Errorf("%d codes were presented: %s", l.codes.Load(), again)
+	}
+	if got := r.again(field(t, again, "refresh_token")); got.AccessToken == "" {
+		t.Errorf("what it gave goes on: %v", got)
+	}
+	if redeem(form, 5*time.Second); l.codes.Load() != 3 {
+		t.Error("who was answered and comes again is hidden from the primary")
+	}
+}
+
+func field(t *testing.T, body, name string) string {
+	t.Helper()
+	o, err := session.ParseObject([]byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.Text(name)
 }
 
 // The backup's own tokens end their session while the primary is away; when it is back it would have to hear of it, and

@@ -53,6 +53,7 @@ type Tenant struct {
 	transport *http.Transport
 	answered  atomic.Pointer[issuer] // whose token endpoint answered last
 	meta      *metadata
+	origins   *origins
 	monitors  map[flow.Endpoint]*health.Monitor
 	pages     chan struct{} // requests in flight that are passed through
 	others    chan struct{} // those at protocol endpoints, whose bodies are here, without a session that is known

@@ -155,6 +155,10 @@ func (o *Object) UnmarshalCBOR(b []byte) error {
 		b = b[k+int(n):]
 		return v, true
 	}
+	if len(b) == 0 {
+		*o = nil // as omitted
+		return nil
+	}
 	out := make(Object, 0, 24)
 	for len(b) > 0 {
 		name, ok1 := field()

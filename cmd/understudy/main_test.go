@@ -85,6 +85,7 @@ func (r result) want(t *testing.T, code int, texts ...string) result {
 type node struct {
 	t    *testing.T
 	dir  string
+	bin  string // the program
 	port int
 	args []string
 	attr *syscall.SysProcAttr // nil: as this process runs
@@ -96,7 +97,13 @@ type node struct {
 // newNode prepares a node in front of a primary. Its file has the given lines beside listeners, tenants and data_dir.
 func newNode(t *testing.T, primary string, extra ...string) *node {
 	t.Helper()
-	n := &node{t: t, dir: t.TempDir(), port: freePort(t)}
+	return newNodeIn(t, t.TempDir(), primary, extra...)
+}
+
+// newNodeIn prepares it in a directory.
+func newNodeIn(t *testing.T, dir, primary string, extra ...string) *node {
+	t.Helper()
+	n := &node{t: t, dir: dir, bin: binary, port: freePort(t)}
 	n.log = filepath.Join(n.dir, "log")
 	n.write(primary, extra...)
 	n.args = []string{"serve", "--config", n.file()}
@@ -160,7 +167,7 @@ func (n *node) launch() {
 		n.t.Fatal(err)
 	}
 	defer f.Close()
-	n.cmd = exec.Command(binary, n.args...)
+	n.cmd = exec.Command(n.bin, n.args...)
 	n.cmd.Stdout, n.cmd.Stderr, n.cmd.SysProcAttr = f, f, n.attr
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)

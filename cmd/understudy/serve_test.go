@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -120,13 +121,23 @@ func TestTheServedProcessIsHardened(t *testing.T) {
 	uid := os.Getuid()
 	if uid == 0 {
 		// Root's processes are root's whether they are dumpable or not. It runs as somebody who owns its directory and
-		// can read the program: one who cannot is not dumpable for that alone.
+		// can read the program: one who cannot is not dumpable for that alone. The way there must be open to all.
 		uid = 10_001
-		for _, dir := range []string{filepath.Dir(binary), filepath.Dir(n.dir)} {
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
+		way, err := os.MkdirTemp("/tmp", "hardened-")
+		if err != nil {
+			t.Fatal(err)
 		}
+		t.Cleanup(func() { os.RemoveAll(way) })
+		program, err := os.ReadFile(binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(way, "node")
+		if err := errors.Join(os.Chmod(way, 0o755), os.WriteFile(filepath.Join(way, "understudy"), program, 0o755), os.Mkdir(dir, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		n = newNodeIn(t, dir, echo(t).URL)
+		n.bin = filepath.Join(way, "understudy")
 		for _, path := range []string{n.dir, n.file()} {
 			if err := os.Chown(path, uid, uid); err != nil {
 				t.Fatal(err)
