@@ -36,9 +36,11 @@ func (t *trip) ending(ctx context.Context) (*http.Response, error) {
 	}()
 	leave := func(keep *unseen) {
 		rest := *t
+		left := t.v.tenant.leave(cancel)
 		go func() {
 			defer cancel()
 			defer finish()
+			defer left()
 			r := <-done
 			resp, err := rest.settle(context.WithoutCancel(ctx), r.o, r.resp)
 			if keep != nil {

@@ -354,9 +354,14 @@ func (t *trip) forward(ctx context.Context, body []byte) (*http.Response, error)
 	}()
 	leave := func() {
 		t.step(ctx, session.Successor{State: session.Pending, At: t.sent.UnixNano(), By: t.g.late.id})
+		left := func() {}
+		if !t.st.Known { // of one that is known there is one exchange at a time
+			left = t.v.tenant.leave(cancel)
+		}
 		go func() {
 			defer cancel()
 			defer finish()
+			defer left()
 			r := <-done
 			t.late(context.WithoutCancel(ctx), r.o)
 		}()

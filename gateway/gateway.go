@@ -92,7 +92,7 @@ func New(c Config) (*Gateway, error) {
 			t.InFlight = 1000
 		}
 		t.pages, t.others, t.exchanges = make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight)
-		t.reading = newReaders(t.InFlight)
+		t.alone, t.reading = make(chan struct{}, t.InFlight), newReaders(t.InFlight)
 		t.shadows = rate.NewLimiter(shadowRate, shadowRate)
 		t.rules = g.rules
 		t.meta = newMetadata(t, filepath.Join(c.DataDir, "metadata"), c.Backup, c.Now)

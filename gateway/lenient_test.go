@@ -421,6 +421,51 @@ func TestStrangersTakeNoPlaces(t *testing.T) {
 	}
 }
 
+// Who sends and leaves, again and again, does not fill the gateway with exchanges that hang.
+func TestWhoLeavesIsBounded(t *testing.T) {
+	l := newLenient(t)
+	f := behind(t, l.url)
+	r := newRig(t, f.URL(), func(x *gateway.Tenant) { x.InFlight, x.Health.ProbeServing = 10, time.Hour })
+	k := r.code()
+	r.learnedAt(r.url, k.RefreshToken)
+	var hanging atomic.Int64 // at the primary
+	fault(t, f, idptest.Fault{Kind: idptest.BlackHole, Match: func(q *http.Request) bool {
+		if q.UserAgent() != "stranger" {
+			return false
+		}
+		hanging.Add(1)
+		context.AfterFunc(q.Context(), func() { hanging.Add(-1) })
+		return true
+	}})
+	for i := range 90 {
+		path, form := "/revoke", url.Values{"token": {fmt.Sprint("x", i)}, "client_id": {"app"}}
+		switch i % 3 {
+		case 1:
+			path, form = "/token", url.Values{"grant_type": {"authorization_code"}, "code": {fmt.Sprint("x", i)}, "client_id": {"app"}}
+		case 2:
+			path, form = "/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {fmt.Sprint("x", i)}, "client_id": {"app"}}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+path, strings.NewReader(form.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("User-Agent", "stranger")
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+		}
+		cancel()
+	}
+	waitFor(t, "few hang", func() bool { return hanging.Load() <= 10 })
+	if hanging.Load() == 0 {
+		t.Error("none hangs: nothing was tried")
+	}
+	if got := r.again(k.RefreshToken); got.AccessToken == "" || got.byBackup() {
+		t.Errorf("a session meanwhile: %v", got)
+	}
+}
+
 // Bodies that are being received are bounded, and one network cannot take all places.
 func TestBodiesThatNeverEnd(t *testing.T) {
 	l := newLenient(t)

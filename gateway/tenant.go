@@ -58,6 +58,7 @@ type Tenant struct {
 	pages     chan struct{} // requests in flight that are passed through
 	others    chan struct{} // those at protocol endpoints, whose bodies are here, without a session that is known
 	exchanges chan struct{} // and those with one
+	alone     chan struct{} // exchanges of strangers that go on without their clients
 	reading   *readers
 	shadows   *rate.Limiter
 }
@@ -123,6 +124,18 @@ func (t *Tenant) forwarded(out *http.Request, from origin) {
 func (t *Tenant) answeredBy(is *issuer) {
 	if t.answered.Load() != is {
 		t.answered.Store(is)
+	}
+}
+
+// leave lets an exchange go on without its client where few enough do; else it ends at once: who sends and leaves, again and
+// again, must not fill the gateway with what hangs.
+func (t *Tenant) leave(cancel func()) (finish func()) {
+	select {
+	case t.alone <- struct{}{}:
+		return func() { <-t.alone }
+	default:
+		cancel()
+		return func() {}
 	}
 }
 
