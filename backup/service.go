@@ -204,18 +204,24 @@ func onceKey(tenant string, once []byte) []byte {
 
 // caller checks the client authentication of who asks about somebody's token.
 func (s *Service) caller(a *attempt) *flow.Refusal {
-	if a.play.Client.Vouched {
-		return nil
-	}
-	c := s.Sessions.Seal.Pseudonym("client", a.play.Tenant, a.play.Issuer, a.play.Client.ID)
-	if no := s.secret(a, c); no != nil {
+	p := a.play.Client
+	c := s.Sessions.Seal.Pseudonym("client", a.play.Tenant, a.play.Issuer, p.ID)
+	id := p.SecretID
+	if p.Vouched {
+		id = session.ID{} // whichever was approved last
+	} else if no := s.secret(a, c); no != nil {
 		return no
 	}
-	mine, err := s.Sessions.Secret(a.play.Tenant, c, a.play.Client.SecretID)
-	if err != nil || mine == nil {
+	known, err := s.Sessions.Secret(a.play.Tenant, c, id)
+	if err != nil {
 		return flow.NotNow("store_failed")
 	}
-	ended, err := s.Sessions.Marked(a.play.Tenant, true, session.OfClient, c, mine.Approved)
+	approved := int64(0)
+	if known != nil {
+		approved = known.Approved
+	}
+	// Of an operator's mark the primary could not have heard: it holds also where the primary has just taken the caller.
+	ended, err := s.Sessions.Marked(a.play.Tenant, true, session.OfClient, c, approved)
 	switch {
 	case err != nil:
 		_ = s.stop(a.play.Tenant, err)

@@ -1,16 +1,17 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/google/renameio/v2"
@@ -22,9 +23,10 @@ import (
 // preflights, for origins that it was seen to answer with success. While it is away their preflights get the same reply.
 // What is remembered is public and bounded, and lies on disk, so that a start in an outage has it.
 type origins struct {
-	file string
+	file    string
+	changed chan struct{} // holds one: something is to be written
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards what follows; never held during a call to the disk
 	approved map[string]bool
 	replies  map[string]map[string]string // header fields of a preflight's reply
 }
@@ -47,7 +49,7 @@ type savedOrigins struct {
 
 // openOrigins reads what is remembered; what does not read is begun anew.
 func openOrigins(file string) (*origins, error) {
-	o := &origins{file: file, approved: map[string]bool{}, replies: map[string]map[string]string{}}
+	o := &origins{file: file, changed: make(chan struct{}, 1), approved: map[string]bool{}, replies: map[string]map[string]string{}}
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return o, nil
@@ -89,25 +91,25 @@ func allows(h http.Header, origin string) bool {
 }
 
 // approve notes that the primary answered an origin's request with success.
-func (o *origins) approve(v *visit, origin string, status int, h http.Header) error {
+func (o *origins) approve(v *visit, origin string, status int, h http.Header) {
 	k := originKey(v, origin)
 	if k == "" || status/100 != 2 || !allows(h, origin) {
-		return nil
+		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.approved[k] || len(o.approved) >= maxOrigins {
-		return nil
+		return
 	}
 	o.approved[k] = true
-	return o.save()
+	o.nudge()
 }
 
 // preflight notes the primary's reply to a preflight.
-func (o *origins) preflight(v *visit, origin string, status int, h http.Header) error {
+func (o *origins) preflight(v *visit, origin string, status int, h http.Header) {
 	k := originKey(v, origin)
 	if k == "" || status/100 != 2 || !allows(h, origin) || h.Get("Access-Control-Allow-Methods") == "" {
-		return nil
+		return
 	}
 	reply := map[string]string{}
 	for _, name := range corsFields() {
@@ -118,19 +120,70 @@ func (o *origins) preflight(v *visit, origin string, status int, h http.Header) 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	was, known := o.replies[k]
-	if known && len(was) == len(reply) && !slices.ContainsFunc(corsFields(), func(n string) bool { return was[n] != reply[n] }) || !known && len(o.replies) >= maxOrigins {
-		return nil
+	if known && len(was) == len(reply) && !slices.ContainsFunc(corsFields(), func(n string) bool { return was[n] != reply[n] }) {
+		return
+	}
+	if !known && len(o.replies) >= maxOrigins && !o.evict() {
+		return
 	}
 	o.replies[k] = reply
-	return o.save()
+	if o.approved[k] {
+		o.nudge() // anybody's preflight may be answered: that alone is not worth a write
+	}
 }
 
-// save writes the file; o.mu is held. It changes with the applications, not with their requests.
+// evict makes room by a reply to an origin that was never approved; o.mu is held.
+func (o *origins) evict() bool {
+	for k := range o.replies {
+		if !o.approved[k] {
+			delete(o.replies, k)
+			return true
+		}
+	}
+	return false
+}
+
+func (o *origins) nudge() {
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+}
+
+// run writes what changed, behind the requests, until ctx ends; then once more what is left.
+func (o *origins) run(ctx context.Context, log *slog.Logger) error {
+	for {
+		done := false
+		select {
+		case <-o.changed:
+		case <-ctx.Done():
+			done = true
+			select {
+			case <-o.changed:
+			default:
+				return nil
+			}
+		}
+		if err := o.save(); err != nil {
+			log.Error("what browser applications may do is not kept", "error", err)
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// save writes the file: what was approved, and the replies to it.
 func (o *origins) save() error {
-	s := savedOrigins{Replies: o.replies}
+	o.mu.Lock()
+	s := savedOrigins{Replies: map[string]map[string]string{}}
 	for k := range o.approved {
 		s.Approved = append(s.Approved, k)
+		if r, ok := o.replies[k]; ok {
+			s.Replies[k] = r // which is replaced and not changed
+		}
 	}
+	o.mu.Unlock()
 	slices.Sort(s.Approved)
 	b, err := json.Marshal(s)
 	if err != nil {
@@ -176,14 +229,10 @@ func (g *Gateway) crossed(v *visit, r *http.Request, status int, h http.Header) 
 	if origin == "" || v.endpoint == flow.Other {
 		return
 	}
-	learn := v.tenant.origins.approve
-	if r.Method == http.MethodOptions {
-		if !isPreflight(r) {
-			return
-		}
-		learn = v.tenant.origins.preflight
-	}
-	if err := learn(v, origin, status, h); err != nil {
-		g.c.Log.Error("what a browser application may do is not kept", "tenant", v.tenant.Name, "error", strings.ToValidUTF8(err.Error(), ""))
+	switch {
+	case isPreflight(r):
+		v.tenant.origins.preflight(v, origin, status, h)
+	case r.Method != http.MethodOptions:
+		v.tenant.origins.approve(v, origin, status, h)
 	}
 }

@@ -24,6 +24,9 @@ func (t *trip) ending(ctx context.Context) (*http.Response, error) {
 		if resp := t.g.late.unseen(ctx, t); resp != nil {
 			return resp, nil
 		}
+		if err := ctx.Err(); err != nil {
+			return nil, err // nothing is sent for who has left
+		}
 	}
 	opened := t.monitor.Opened() // closed already where the breaker is open
 	up, cancel := t.g.late.outlive(ctx)
@@ -151,7 +154,9 @@ func (l *late) unseen(ctx context.Context, t *trip) *http.Response {
 	}
 	l.mu.Lock()
 	first := l.codes[t.lookup] == u
-	delete(l.codes, t.lookup)
+	if first {
+		delete(l.codes, t.lookup)
+	}
 	l.mu.Unlock()
 	if !first || u.status == 0 {
 		return nil

@@ -157,7 +157,7 @@ func (t *trip) settle(ctx context.Context, o *outcome, resp *http.Response) (*ht
 func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http.Response) (*http.Response, error) {
 	if rule == nil {
 		t.g.crossed(t.v, t.v.request.HTTP, o.status, o.header)
-		if t.v.exchange != nil && (t.v.endpoint == flow.Token || t.v.endpoint == flow.Introspection && t.g.learner.due(t)) {
+		if t.v.exchange != nil && (t.v.endpoint == flow.Token || t.v.endpoint == flow.Introspection && string(o.object.Get("active")) == "true" && t.g.learner.due(t)) {
 			t.g.learner.offer(t, o, "")
 		}
 		if ends(t.v.endpoint, o.status, o.header) {
@@ -312,7 +312,7 @@ func (t *trip) join(ctx context.Context) (*http.Response, error) {
 			continue
 		case <-deadline.C:
 			if !t.may(ctx, health.Doubt, false) {
-				if resp := t.repeated(); resp != nil {
+				if resp := t.repeated(ctx); resp != nil {
 					return resp, nil
 				}
 				continue
@@ -467,7 +467,7 @@ func (t *trip) refused(ctx context.Context, o *outcome) (kept bool) {
 	if o.status < 400 || !refuses(e, o.status) || t.v.exchange == nil {
 		return true
 	}
-	if !t.proven() && t.st.Known && t.st.Client == t.client() {
+	if !t.proven() && t.owns(ctx) { // of a service that was not seen since this process began, its name's door is at place
 		t.prove(ctx)
 	}
 	r := &backup.Refused{

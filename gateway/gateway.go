@@ -128,6 +128,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	eg.Go(func() error { return g.late.run(ctx) })
 	for _, t := range g.c.Tenants {
 		eg.Go(func() error { return t.meta.run(ctx) })
+		eg.Go(func() error { return t.origins.run(ctx, g.c.Log) })
 		for _, m := range t.monitors {
 			eg.Go(func() error { return m.Run(ctx) })
 		}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 
 	"understudy/flow"
+	"understudy/health"
 	"understudy/session"
 )
 
@@ -25,10 +26,16 @@ func (t *trip) introspect(ctx context.Context) *http.Response {
 		rule := classify(t.g.rules, o)
 		t.tell(rule, o)
 		switch {
-		case rule == nil && o.status != http.StatusOK:
-			return resp // the caller is none that the primary takes
+		case rule == nil && o.status != http.StatusOK: // the caller is none that the primary takes
+			if !t.refused(ctx, o) {
+				return t.notKept()
+			}
+			return resp
 		case rule == nil:
 			t.vouched = true
+		case rule.Origin != health.Beyond && !t.monitor.Suspect(ctx): // the caller may have brought it about (design, law 1)
+			t.g.note(t.v, "refused", "primary_failed", rule.Name)
+			return t.refuse(flow.NotNow("primary_failed"))
 		}
 	}
 	if !t.proven() { // work that is worth it only for a token that is known

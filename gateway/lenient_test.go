@@ -176,6 +176,9 @@ func TestACodeIsSentOnce(t *testing.T) {
 	if b := redeem(form, 200*time.Millisecond); b != "" {
 		t.Fatalf("answered: %s", b)
 	}
+	if b := redeem(form, 200*time.Millisecond); b != "" || l.codes.Load() != 1 {
+		t.Fatalf("who waited for the reply and left, too, had the code sent again: %d %s", l.codes.Load(), b)
+	}
 	other := url.Values{"grant_type": {"authorization_code"}, "code": {"abc"}, "client_id": {"app"}, "code_verifier": {"x"}}
 	if redeem(other, 5*time.Second); l.codes.Load() != 2 {
 		t.Errorf("the primary saw %d codes; another request is its to judge", l.codes.Load())

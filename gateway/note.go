@@ -6,7 +6,7 @@ import (
 
 // note counts a decision that the gateway made by itself, and leaves its line in the sign-in log (design, law 9). trigger is
 // the line of the table of failures that brought it about, "" for none.
-func (g *Gateway) note(v *visit, decision, rule, trigger string) {
+func (g *Gateway) note(v *visit, decision, rule, trigger string) error {
 	name := string(v.endpoint)
 	if v.flow != nil {
 		name = v.flow.Name()
@@ -17,7 +17,7 @@ func (g *Gateway) note(v *visit, decision, rule, trigger string) {
 		g.Counts.Answered(v.tenant.Name, name, rule)
 	}
 	if g.c.Audit == nil {
-		return
+		return nil
 	}
 	if v.id == "" {
 		v.id = requestID()
@@ -35,7 +35,9 @@ func (g *Gateway) note(v *visit, decision, rule, trigger string) {
 	if v.exchange != nil {
 		e.Client = v.exchange.Ask().Client.ID
 	}
-	if err := g.c.Audit.Write(e); err != nil {
+	err := g.c.Audit.Write(e)
+	if err != nil {
 		g.c.Log.Error("a refusal has no line in the sign-in log", "tenant", e.Tenant, "id", e.ID, "rule", rule, "error", err)
 	}
+	return err
 }

@@ -129,6 +129,7 @@ func TestAServiceWhoseSecretTheBackupMustNotTake(t *testing.T) {
 		t.Fatalf("%v", got)
 	}
 	waitFor(t, "the service is learned", func() bool { return len(r.metrics("understudy_learned_total")) > 0 })
+	r.restart() // which forgets the derived secret: the refusal must be kept all the same
 	setSecret(t, kc, "norot", "svc", "another-secret")
 	defer func() { setSecret(t, kc, "norot", "svc", "svc-secret") }()
 	if got := r.asService("svc-secret", ""); got.AccessToken != "" {

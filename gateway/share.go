@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"io"
 	"net/http"
@@ -49,7 +50,7 @@ func (t *trip) share(p played) {
 }
 
 // repeated is the answer that the same request got before, or nil.
-func (t *trip) repeated() *http.Response {
+func (t *trip) repeated(ctx context.Context) *http.Response {
 	t.g.late.mu.Lock()
 	f := t.g.late.flying[t.place]
 	var s *shared
@@ -57,9 +58,13 @@ func (t *trip) repeated() *http.Response {
 		s = f.shared
 	}
 	t.g.late.mu.Unlock()
-	if s == nil || t.st.Told || t.g.c.Now().Sub(s.at) > shareFor || s.request != t.fingerprint() {
+	if s == nil || t.g.c.Now().Sub(s.at) > shareFor || s.request != t.fingerprint() {
 		return nil
 	}
-	t.g.note(t.v, "issued", "repeated", "in_flight")
+	// What ended while it waited is not given out again.
+	st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place)
+	if err != nil || st.Revoked || st.Told || t.g.note(t.v, "issued", "repeated", "in_flight") != nil {
+		return nil
+	}
 	return t.reply(s.status, s.header.Clone(), s.body)
 }
