@@ -181,7 +181,15 @@ func (l *Log) Sync() error {
 	l.disk.Unlock()
 	var err error
 	for _, f := range ended {
-		err = errors.Join(err, l.syncFile(f), f.Close())
+		e := l.syncFile(f)
+		if e == nil {
+			e = f.Close()
+		} else { // its lines are not durable yet: the next sync tries again
+			l.disk.Lock()
+			l.ended = append(l.ended, f)
+			l.disk.Unlock()
+		}
+		err = errors.Join(err, e)
 	}
 	if file != nil {
 		err = errors.Join(err, l.syncFile(file))

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"understudy/session"
 	"understudy/store"
 )
@@ -63,12 +65,14 @@ func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 	var err error
 	for len(out) < len(ls) && err == nil {
 		step := ls[len(out):min(len(out)+learnStep, len(ls))]
-		for _, l := range step {
-			var o Outcome
-			if o, err = s.learn(b, l); err != nil {
-				break
+		if err = s.use(ctx, step); err == nil {
+			for _, l := range step {
+				var o Outcome
+				if o, err = s.learn(b, l); err != nil {
+					break
+				}
+				out = append(out, o)
 			}
-			out = append(out, o)
 		}
 		if w := <-written; err == nil {
 			err = w
@@ -115,12 +119,21 @@ func (b *learning) put(s *session.Store, tenant string, lookup session.ID, versi
 	return s.PutDoor(&b.Batch, tenant, lookup, version, d)
 }
 
-func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
-	if len(l.Once) > 0 {
-		if _, err := s.Sessions.KV.Claim(context.Background(), onceKey(l.Tenant, l.Once), time.Unix(0, l.Until)); err != nil {
-			return Outcome{}, err
+// use keeps of the client assertions that the primary took that they are used.
+func (s *Service) use(ctx context.Context, ls []*Learned) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range ls {
+		if len(l.Once) > 0 {
+			g.Go(func() error {
+				_, err := s.Sessions.KV.Claim(ctx, onceKey(l.Tenant, l.Once), time.Unix(0, l.Until))
+				return err
+			})
 		}
 	}
+	return g.Wait()
+}
+
+func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	d := session.Door{
 		Client: l.Client, Subject: l.Subject, Session: l.Session, ClientAuth: l.ClientAuth,
 		Approved: l.Sent, Unlearned: l.Unlearned, Grant: l.Sealed.Record,
@@ -348,6 +361,9 @@ type Refused struct {
 	Sent     int64      `cbor:"5,keyasint"`
 	// Over is what the primary said is over beside the grant: session.OfSubject, session.OfSession; 0: nothing.
 	Over session.What `cbor:"6,keyasint,omitempty"`
+	// Once stands for the client assertion that was presented (see [flow.Proof]); the gateway verified it.
+	Once  []byte `cbor:"7,keyasint,omitempty"`
+	Until int64  `cbor:"8,keyasint,omitempty"`
 }
 
 // Marks are what a refusal of an artifact infers about its door.
@@ -370,6 +386,15 @@ func (s *Service) Refused(ctx context.Context, r *Refused) error {
 	case "invalid_client", "unauthorized_client":
 		if r.SecretID.Zero() {
 			return nil
+		}
+		if len(r.Once) > 0 { // what was used before is refused for that, and says nothing about the client's key
+			first, err := s.Sessions.KV.Claim(ctx, onceKey(r.Tenant, r.Once), time.Unix(0, r.Until))
+			if err != nil {
+				return fmt.Errorf("keep a refusal: %w", err)
+			}
+			if !first {
+				return nil
+			}
 		}
 		was, err := s.Sessions.Secret(r.Tenant, r.Client, r.SecretID)
 		if err != nil || was == nil {

@@ -121,9 +121,7 @@ func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
 		return flow.NotNow("not_learned")
 	case a.now.UnixNano() >= d.Approved+int64(session.Lifetime):
 		return flow.NotNow("expired")
-	case d.Kind == session.AccessToken && d.Ends <= a.now.UnixNano():
-		return flow.NotNow("artifact_ended")
-	case d.Ends != 0 && d.Ends <= a.play.Outage:
+	case d.Kind != session.AccessToken && d.Ends != 0 && d.Ends <= a.play.Outage:
 		return flow.NotNow("artifact_ended")
 	}
 	if d.Ends == 0 && d.Kind == session.RefreshToken {
@@ -263,6 +261,9 @@ func (s *Service) secret(a *attempt, client session.ID) *flow.Refusal {
 
 // revocation asks for marks, and whether the artifact has been superseded.
 func (s *Service) revocation(ctx context.Context, a *attempt) *flow.Refusal {
+	if a.door.Kind == session.AccessToken && a.door.Ends <= a.now.UnixNano() { // who asks about it has been authenticated
+		return flow.No("artifact_ended", http.StatusBadRequest, "invalid_grant")
+	}
 	marks, err := s.Sessions.Blocking(a.play.Tenant, a.door)
 	if err != nil {
 		_ = s.stop(a.play.Tenant, err)

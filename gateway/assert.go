@@ -25,7 +25,7 @@ func (t *trip) assert() bool {
 		return false
 	}
 	t.proof.Once, t.proof.Until = a.Once.Key, a.Once.Until.UnixNano()
-	t.proof.SecretID = t.g.c.Seal.Pseudonym("client-key", t.v.tenant.Name, t.v.issuer.ID, session.Joined(c.ID, a.KeyID))
+	t.proof.SecretID = t.g.c.Seal.Pseudonym("client-key", t.v.tenant.Name, t.v.issuer.ID, session.Joined(c.ID, a.Thumbprint))
 	return true
 }
 

@@ -106,7 +106,13 @@ func TestPrivateKeyJWT(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRig(t, kc.URL(), func(x *gateway.Tenant) { x.ClientKeys = map[string]*proof.ClientKeys{"jwtc": keysOf(t, key)} })
+	second, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, kc.URL(), func(x *gateway.Tenant) {
+		x.ClientKeys = map[string]*proof.ClientKeys{"jwtc": keysOf(t, key, second)}
+	})
 	p := &prover{t: t, r: r, key: key}
 	bob := p.signIn("bob")
 	r.learned("rot", bob.RefreshToken)
@@ -122,6 +128,9 @@ func TestPrivateKeyJWT(t *testing.T) {
 		}
 		return false
 	})
+	if k := p.service(used); k.status != http.StatusUnauthorized && k.status != http.StatusBadRequest {
+		t.Fatalf("the primary takes an assertion twice: %v", k)
+	}
 	kc.Kill()
 	defer kc.Restart(context.Background())
 
@@ -145,18 +154,19 @@ func TestPrivateKeyJWT(t *testing.T) {
 	for name, c := range map[string]struct {
 		assertion, rule string
 	}{
-		"replayed":                  {good, "assertion_replayed"},
-		"one that the primary took": {used, "assertion_replayed"},
-		"of another key":            {by(other).assertion(), "assertion_refused"},
-		"expired":                   {p.assertion(set("exp", time.Now().Add(-time.Minute).Unix()), set("iat", time.Now().Add(-2*time.Minute).Unix())), "assertion_refused"},
-		"not valid yet":             {p.assertion(set("nbf", time.Now().Add(time.Hour).Unix())), "assertion_refused"},
-		"for another audience":      {p.assertion(set("aud", "https://other.example")), "assertion_refused"},
-		"for another audience too":  {p.assertion(set("aud", []string{r.realm("rot"), "https://other.example"})), "assertion_refused"},
-		"for another realm":         {p.assertion(set("aud", r.realm("norot"))), "assertion_refused"},
-		"valid for days":            {p.assertion(set("exp", time.Now().Add(48*time.Hour).Unix())), "assertion_refused"},
-		"without jti":               {p.assertion(func(c map[string]any) { delete(c, "jti") }), "assertion_refused"},
-		"by another issuer":         {p.assertion(set("iss", "web")), "assertion_refused"},
-		"unsigned":                  {strings.Join(strings.Split(p.assertion(), ".")[:2], ".") + ".", "assertion_refused"},
+		"replayed":                             {good, "assertion_replayed"},
+		"one that the primary took":            {used, "assertion_replayed"},
+		"of a key that the primary never took": {by(second).assertion(), "client_unknown_secret"},
+		"of another key":                       {by(other).assertion(), "assertion_refused"},
+		"expired":                              {p.assertion(set("exp", time.Now().Add(-time.Minute).Unix()), set("iat", time.Now().Add(-2*time.Minute).Unix())), "assertion_refused"},
+		"not valid yet":                        {p.assertion(set("nbf", time.Now().Add(time.Hour).Unix())), "assertion_refused"},
+		"for another audience":                 {p.assertion(set("aud", "https://other.example")), "assertion_refused"},
+		"for another audience too":             {p.assertion(set("aud", []string{r.realm("rot"), "https://other.example"})), "assertion_refused"},
+		"for another realm":                    {p.assertion(set("aud", r.realm("norot"))), "assertion_refused"},
+		"valid for days":                       {p.assertion(set("exp", time.Now().Add(48*time.Hour).Unix())), "assertion_refused"},
+		"without jti":                          {p.assertion(func(c map[string]any) { delete(c, "jti") }), "assertion_refused"},
+		"by another issuer":                    {p.assertion(set("iss", "web")), "assertion_refused"},
+		"unsigned":                             {strings.Join(strings.Split(p.assertion(), ".")[:2], ".") + ".", "assertion_refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if k := p.refresh(c.assertion, bob.RefreshToken); k.AccessToken != "" {

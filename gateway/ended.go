@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"time"
 
 	"understudy/backup"
 	"understudy/flow"
@@ -34,11 +35,11 @@ func ends(e flow.Endpoint, status int, h http.Header) bool {
 }
 
 // ended keeps durably what a revocation (RFC 7009) or a logout ends, before the client is told. form holds the request's
-// parameters, of the body or, for a logout by link, of the query; told says that the primary knows. It is false where
+// parameters, of the body or, for a logout by link, of the query; at is when it ended; told says that the primary knows. It is false where
 // nothing is known of what the request names. An error means that it is not kept: the client must not be told that it is.
-func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, told bool) (known bool, err error) {
+func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, at time.Time, told bool) (known bool, err error) {
 	ctx = context.WithoutCancel(ctx) // a client that goes away does not undo its logout
-	m := &backup.GrantMark{Tenant: v.tenant.Name, At: g.c.Now().UnixNano(), Told: told, Session: true}
+	m := &backup.GrantMark{Tenant: v.tenant.Name, At: at.UnixNano(), Told: told, Session: true}
 	client := form.Get("client_id")
 	if v.request != nil {
 		client = oauth.ClientID(v.request)
@@ -80,13 +81,15 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 	if !t.v.ends() {
 		return nil
 	}
-	known, err := t.g.ended(ctx, t.v, t.v.request.Form, false)
+	now := t.g.c.Now()
+	known, err := t.g.ended(ctx, t.v, t.v.request.Form, now, false)
 	switch {
 	case err != nil:
 		return t.notKept()
 	case !known:
 		return nil
 	}
+	t.over = now
 	t.g.note(t.v, "revoked", "ended_here", "")
 	if t.v.endpoint == flow.EndSession {
 		return t.signedOut()

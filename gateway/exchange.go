@@ -33,8 +33,9 @@ type trip struct {
 	st        backup.Standing
 	grant     string // stands for the grant where failures are counted; "" where anybody could have provoked the answer
 	sent      time.Time
-	vouched   bool // the primary has just authenticated the client
-	inside    bool // it has a place among the exchanges in flight
+	vouched   bool      // the primary has just authenticated the client
+	inside    bool      // it has a place among the exchanges in flight
+	over      time.Time // when what it names was ended here; zero: it was not
 }
 
 func (g *Gateway) trip(r *http.Request, v *visit) *trip {
@@ -161,7 +162,11 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 			t.g.learner.offer(t, o, "")
 		}
 		if ends(t.v.endpoint, o.status, o.header) {
-			if _, err := t.g.ended(ctx, t.v, t.v.request.Form, true); err != nil {
+			at := t.over
+			if at.IsZero() {
+				at = t.g.c.Now()
+			}
+			if _, err := t.g.ended(ctx, t.v, t.v.request.Form, at, true); err != nil {
 				return t.notKept(), nil
 			}
 		}
@@ -170,8 +175,10 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 		}
 	} else if rule.Origin != health.Ours {
 		t.codeAgain(ctx)
-		if resp := t.endHere(ctx); resp != nil {
-			return resp, nil
+		if t.over.IsZero() {
+			if resp := t.endHere(ctx); resp != nil {
+				return resp, nil
+			}
 		}
 	}
 	return t.pass(rule, o, resp)
@@ -472,7 +479,7 @@ func (t *trip) refused(ctx context.Context, o *outcome) (kept bool) {
 	}
 	r := &backup.Refused{
 		Tenant: t.v.tenant.Name, Lookup: t.lookup, SecretID: t.proof.SecretID, Error: e, Sent: t.sent.UnixNano(), Client: t.client(),
-		Over: oauth.Over(o.object.Text("error_description")),
+		Over: oauth.Over(o.object.Text("error_description")), Once: t.proof.Once, Until: t.proof.Until,
 	}
 	err := t.g.c.Backup.Refused(context.WithoutCancel(ctx), r)
 	if err != nil {

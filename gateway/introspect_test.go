@@ -127,6 +127,19 @@ func TestIntrospectionOfTheBackupsTokens(t *testing.T) {
 		if s, o := r.introspect("rot", "svc", "svc-secret", alice2.AccessToken); s != http.StatusOK || string(o.Get("active")) != "false" || len(o) != 1 {
 			t.Errorf("%d %s", s, o.Append(nil))
 		}
+		q, err := http.NewRequestWithContext(ctx, http.MethodGet, r.realm("rot")+"/protocol/openid-connect/userinfo", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Authorization", "Bearer "+alice2.AccessToken)
+		resp, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if challenge := resp.Header.Get("WWW-Authenticate"); resp.StatusCode != http.StatusUnauthorized || challenge != `Bearer error="invalid_token"` {
+			t.Errorf("UserInfo: %d %s", resp.StatusCode, challenge)
+		}
 		if s, o := r.introspect("rot", "svc", "wrong", alice2.AccessToken); o.Has("active") {
 			t.Errorf("who is not authenticated is told: %d %s", s, o.Append(nil))
 		}

@@ -107,13 +107,17 @@ func matches(lines []string, etag string) bool {
 
 // writeRefusal writes an error in the protocol's words (RFC 6749, section 5.2).
 func writeRefusal(h http.Header, w http.ResponseWriter, no *flow.Refusal, r *flow.Request) {
+	if r != nil && r.Endpoint == flow.UserInfo && no.Error == "invalid_grant" { // RFC 6750, section 3.1
+		no = &flow.Refusal{Code: no.Code, Status: http.StatusUnauthorized, Error: "invalid_token"}
+		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Pragma", "no-cache")
 	if no.Status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "5")
 	}
-	if no.Status == http.StatusUnauthorized {
+	if no.Error == "invalid_client" && no.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Basic realm="token"`)
 	}
 	if r != nil && r.HTTP.Header.Get("Origin") != "" {

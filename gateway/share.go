@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
 
+	"understudy/flow/oauth"
 	"understudy/session"
 )
 
@@ -27,9 +29,21 @@ const shareFor = 5 * time.Second
 
 // fingerprint is the same for requests that are equal in body and in the client's proof (design, section 4).
 func (t *trip) fingerprint() [sha256.Size]byte {
-	h := t.v.request.HTTP.Header
-	proof := slices.Concat(h.Values("Authorization"), h.Values("Content-Type"), h.Values("Dpop"), h.Values("Origin"))
-	return sha256.Sum256([]byte(session.Joined(append(proof, string(t.v.request.Body))...)))
+	r := t.v.request
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(r.HTTP.Header)) {
+		if oauth.Proves(name) || name == "Content-Type" || name == "Origin" {
+			io.WriteString(h, session.Joined(append([]string{name}, r.HTTP.Header[name]...)...)+"\n")
+		}
+	}
+	if r.HTTP.TLS != nil {
+		for _, c := range r.HTTP.TLS.PeerCertificates {
+			h.Write(c.Raw)
+		}
+	}
+	h.Write([]byte{0})
+	h.Write(r.Body)
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // share keeps an answer of the backup's for whoever repeats the request.

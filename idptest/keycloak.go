@@ -16,7 +16,6 @@ import (
 	"io"
 	"io/fs"
 	"math/big"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -223,12 +222,7 @@ func (k *Keycloak) start(ctx context.Context, jvm, env []string, extra ...string
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	if err := p.await(ctx, "Keycloak is not ready", func() bool {
-		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/health/ready", k.mgmt))
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
+		return serves(ctx, fmt.Sprintf("http://127.0.0.1:%d/health/ready", k.mgmt))
 	}); err != nil {
 		p.Kill()
 		return err

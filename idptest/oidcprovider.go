@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -74,8 +73,19 @@ func StartOIDCProvider(ctx context.Context, dir string, o OIDCProviderOptions) (
 	return p, p.Restart(ctx)
 }
 
-// Restart starts the instance again and waits until it is ready.
+// Restart starts the instance again and waits until it is ready. Seldom, and for no reason that was found, Node stays without
+// a word before it listens: then it is started once more, and what its threads waited for is told on standard error.
 func (o *OIDCProvider) Restart(ctx context.Context) error {
+	err := o.restart(ctx, 25*time.Second)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		fmt.Fprintf(os.Stderr, "oidc-provider is started once more: %v\n", err)
+		o.p.Kill()
+		err = o.restart(ctx, time.Minute)
+	}
+	return err
+}
+
+func (o *OIDCProvider) restart(ctx context.Context, most time.Duration) error {
 	u, err := url.Parse(o.Issuer)
 	if err != nil {
 		return err
@@ -90,15 +100,10 @@ func (o *OIDCProvider) Restart(ctx context.Context) error {
 		return err
 	}
 	o.p = p
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	return p.await(ctx, "oidc-provider is not ready", func() bool {
-		resp, err := http.Get(o.URL() + strings.TrimSuffix(u.Path, "/") + "/.well-known/openid-configuration")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
+		return serves(ctx, o.URL()+strings.TrimSuffix(u.Path, "/")+"/.well-known/openid-configuration")
 	})
 }
 

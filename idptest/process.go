@@ -9,10 +9,12 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -71,7 +73,9 @@ func (p *Process) Kill() {
 
 // Stop asks the group to end and kills it when it has not after d.
 func (p *Process) Stop(d time.Duration) {
-	syscall.Kill(-p.PID(), syscall.SIGTERM)
+	if p.Signal(syscall.SIGTERM) != nil {
+		return
+	}
 	select {
 	case <-p.done:
 	case <-time.After(d):
@@ -80,7 +84,14 @@ func (p *Process) Stop(d time.Duration) {
 }
 
 // Signal sends a signal to the whole group.
-func (p *Process) Signal(s syscall.Signal) error { return syscall.Kill(-p.PID(), s) }
+func (p *Process) Signal(s syscall.Signal) error {
+	select {
+	case <-p.done: // its id may be another's by now
+		return os.ErrProcessDone
+	default:
+		return syscall.Kill(-p.PID(), s)
+	}
+}
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
@@ -111,11 +122,39 @@ func (p *Process) await(ctx context.Context, what string, f func() bool) error {
 		case <-p.done:
 			return fmt.Errorf("%s: the process ended: %v\n%s", what, p.err, p.Log())
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w\n%s", what, ctx.Err(), p.Log())
+			return fmt.Errorf("%s: %w\n%s%s", what, ctx.Err(), p.Log(), p.threads())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 	return nil
+}
+
+// serves says whether a URL answers with 200.
+func serves(ctx context.Context, url string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// threads says for each thread of the process in which state it is and what of the kernel it waits for.
+func (p *Process) threads() string {
+	var out strings.Builder
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.PID()))
+	for _, t := range tasks {
+		stat, _ := os.ReadFile(filepath.Join(t, "stat"))
+		wait, _ := os.ReadFile(filepath.Join(t, "wchan"))
+		fmt.Fprintf(&out, "thread %s: %.60s waits for %s\n", filepath.Base(t), stat, wait)
+	}
+	return out.String()
 }
 
 // Root is the directory of this module.

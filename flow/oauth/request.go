@@ -45,17 +45,30 @@ func parse(r *flow.Request) exchange {
 	return x
 }
 
+// Proves says whether a header of a request may be part of what its client proves.
+func Proves(name string) bool {
+	return proves(name) != "" || http.CanonicalHeaderKey(name) == "Authorization"
+}
+
+// proves says in a word what a header proves that could not be checked again.
+func proves(name string) string {
+	switch n := strings.ToLower(name); {
+	case n == "dpop":
+		return "dpop"
+	case strings.Contains(n, "cert"): // of a proxy that ended TLS: RFC 9440 and its many predecessors
+		return "client_certificate"
+	case n == "oauth-client-attestation", n == "oauth-client-attestation-pop", n == "signature", n == "signature-input":
+		return "client_attestation"
+	}
+	return ""
+}
+
 // unrepeatable says why an approved request must not be learned from although its client authentication is known: it
 // proves something that could not be checked again, or it may not mean to the primary what it means here.
 func unrepeatable(r *flow.Request, query url.Values) string {
 	for name := range r.HTTP.Header {
-		switch n := strings.ToLower(name); {
-		case n == "dpop":
-			return "dpop"
-		case strings.Contains(n, "cert"): // of a proxy that ended TLS: RFC 9440 and its many predecessors
-			return "client_certificate"
-		case n == "oauth-client-attestation", n == "oauth-client-attestation-pop", n == "signature", n == "signature-input":
-			return "client_attestation"
+		if why := proves(name); why != "" {
+			return why
 		}
 	}
 	if r.HTTP.TLS != nil && len(r.HTTP.TLS.PeerCertificates) > 0 {

@@ -23,7 +23,8 @@ type Assertions struct {
 
 // Assertion is a client assertion that was verified.
 type Assertion struct {
-	Alg, KeyID string
+	Alg        string
+	Thumbprint string // of the registered key that signed it (RFC 7638, SHA-256); "": a secret did
 	Expires    time.Time
 	// Once is to be claimed. Without a jti it stands for the assertion as a whole.
 	Once   Once
@@ -34,7 +35,16 @@ const maxAssertion = 16 << 10
 
 // PrivateKeyJWT verifies an assertion by the client's registered keys. Errors wrap an Assertion code.
 func (a Assertions) PrivateKeyJWT(assertion string, keys *ClientKeys, now time.Time) (*Assertion, error) {
-	return a.verify(assertion, asymmetric(), now, func(j *jws) error { return j.signedByOne(keys) })
+	var thumbprint string
+	out, err := a.verify(assertion, asymmetric(), now, func(j *jws) (err error) {
+		thumbprint, err = j.signedByOne(keys)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.Thumbprint = thumbprint
+	return out, nil
 }
 
 // ClientSecretJWT verifies an assertion by the client's secret, which must be as long as the hash of the algorithm
@@ -86,7 +96,7 @@ func (a Assertions) verify(assertion string, family []string, now time.Time, sig
 	if err != nil {
 		return nil, err
 	}
-	out := &Assertion{Alg: j.alg, KeyID: j.header.Text("kid"), Expires: exp, Claims: j.claims}
+	out := &Assertion{Alg: j.alg, Expires: exp, Claims: j.claims}
 	if until := exp.Add(leeway(a.Leeway)); id != "" {
 		out.Once = once(until, "assertion", a.Issuer, a.Client, id)
 	} else {

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 func at(d time.Duration) int64 { return now.Add(d).Unix() }
@@ -33,6 +36,11 @@ func rs256(claims map[string]any) string {
 
 func TestAssertionClaims(t *testing.T) {
 	keys := keysOf(jwk(rsaKey(), "kid", "k1"))
+	sum, err := (&jose.JSONWebKey{Key: rsaKey().Public()}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	thumbprint := base64.RawURLEncoding.EncodeToString(sum)
 	a := assertion()
 	for _, c := range []struct {
 		rule   string
@@ -93,7 +101,7 @@ func TestAssertionClaims(t *testing.T) {
 			}
 			got, err := d.PrivateKeyJWT(rs256(c.claims), keys, now)
 			is(t, err, c.want)
-			if err == nil && (got.KeyID != "k1" || got.Alg != "RS256" || len(got.Once.Key) == 0 || got.Once.Until.Before(got.Expires)) {
+			if err == nil && (got.Thumbprint != thumbprint || got.Alg != "RS256" || len(got.Once.Key) == 0 || got.Once.Until.Before(got.Expires)) {
 				t.Errorf("%+v", got)
 			}
 		})

@@ -44,6 +44,7 @@ type ClientKeys struct {
 type clientKey struct {
 	public      crypto.PublicKey
 	id, alg     string
+	thumbprint  string // RFC 7638, SHA-256
 	certificate []byte // SHA-256 of the registered certificate, where there is one
 }
 
@@ -111,6 +112,11 @@ func registered(v jsontext.Value) (clientKey, error) {
 	if o.Has("alg") && !fits(k.alg, k.public) {
 		return k, errors.New("its alg is not one for its type")
 	}
+	sum, err := (&jose.JSONWebKey{Key: k.public}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		return k, errors.New("it has no thumbprint")
+	}
+	k.thumbprint = base64.RawURLEncoding.EncodeToString(sum)
 	return k, k.readCertificate(o)
 }
 

@@ -162,10 +162,10 @@ func fits(alg string, public crypto.PublicKey) bool {
 
 // signedByOne checks the signature against the registered keys. They are narrowed by kid; a registered key without one
 // fits every kid.
-func (j *jws) signedByOne(keys *ClientKeys) error {
+func (j *jws) signedByOne(keys *ClientKeys) (thumbprint string, err error) {
 	kid, tried := j.header.Text("kid"), false
 	if j.header.Has("kid") && kid == "" {
-		return j.kind.refuse("malformed", "its kid is no string")
+		return "", j.kind.refuse("malformed", "its kid is no string")
 	}
 	for _, k := range keys.all() {
 		if kid != "" && k.id != "" && k.id != kid || !fits(j.alg, k.public) ||
@@ -173,13 +173,13 @@ func (j *jws) signedByOne(keys *ClientKeys) error {
 			continue
 		}
 		if tried = true; j.signedBy(k.public) {
-			return nil
+			return k.thumbprint, nil
 		}
 	}
 	if !tried {
-		return j.kind.refuse("key_unknown", "no registered key has its kid and its algorithm")
+		return "", j.kind.refuse("key_unknown", "no registered key has its kid and its algorithm")
 	}
-	return j.kind.refuse("signature", "no registered key of the client made its signature")
+	return "", j.kind.refuse("signature", "no registered key of the client made its signature")
 }
 
 // date reads a NumericDate (RFC 7519, section 2), which may have a fraction. There is none where at is zero.

@@ -48,7 +48,7 @@ func (r RequestObjects) Verify(object string, keys *ClientKeys, now time.Time) (
 	if err := j.allow(r.Algs, asymmetric()); err != nil {
 		return nil, err
 	}
-	if err := j.signedByOne(keys); err != nil {
+	if _, err := j.signedByOne(keys); err != nil {
 		return nil, err
 	}
 	switch {
