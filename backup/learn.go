@@ -45,6 +45,13 @@ type Learned struct {
 	// Once stands for the client assertion that the primary took: it is used (see [flow.Proof]).
 	Once  []byte `cbor:"18,keyasint,omitempty"`
 	Until int64  `cbor:"19,keyasint,omitempty"`
+
+	// Device stands for the browser that holds the artifacts; zero: no browser does.
+	Device session.ID `cbor:"20,keyasint,omitzero"`
+	// Kept are doors that open no record, of the same client, subject, session and device.
+	Kept []session.SealedDoor `cbor:"21,keyasint,omitempty"`
+	// Former stands for the browser as it was while another person was signed in with it: that is over.
+	Former session.ID `cbor:"22,keyasint,omitzero"`
 }
 
 // Outcome says what became of a Learned.
@@ -136,7 +143,7 @@ func (s *Service) use(ctx context.Context, ls []*Learned) error {
 func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	d := session.Door{
 		Client: l.Client, Subject: l.Subject, Session: l.Session, ClientAuth: l.ClientAuth,
-		Approved: l.Sent, Unlearned: l.Unlearned, Grant: l.Sealed.Record,
+		Approved: l.Sent, Unlearned: l.Unlearned, Grant: l.Sealed.Record, Device: l.Device,
 		Issuer: s.issuer(l.Tenant, l.Issuer),
 	}
 	if l.Interactive {
@@ -191,7 +198,7 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 			return s.learnOver(b, l, &d, m)
 		}
 	}
-	if parent != nil && parent.Kind != session.RefreshToken && d.Unlearned == "" && !parent.Record.Zero() && l.Sent-parent.Approved < serviceStep {
+	if parent != nil && parent.Kind != session.RefreshToken && parent.Kind != session.Application && d.Unlearned == "" && !parent.Record.Zero() && l.Sent-parent.Approved < serviceStep {
 		if was, err := s.Sessions.Blocking(l.Tenant, parent); err == nil && len(was) == 0 {
 			return Outcome{}, nil
 		}
@@ -227,6 +234,9 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 			return Outcome{}, err
 		}
 	}
+	if err := s.keep(b, l, &d); err != nil {
+		return Outcome{}, err
+	}
 	for _, lookup := range l.Replaced {
 		p, err := b.door(s.Sessions, l.Tenant, lookup)
 		if errors.Is(err, session.ErrNoRecord) {
@@ -247,6 +257,51 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		return Outcome{}, err
 	}
 	return Outcome{Unlearned: d.Unlearned}, nil
+}
+
+// keep puts the doors that open no record, and ends what another person's browser could open.
+func (s *Service) keep(b *learning, l *Learned, d *session.Door) error {
+	for _, k := range l.Kept {
+		nd := *d
+		nd.Record, nd.Hour, nd.Kind, nd.Wrapped, nd.Ends = session.ID{}, 0, k.Kind, k.Wrapped, k.Ends
+		if err := b.put(s.Sessions, l.Tenant, k.Lookup, l.Sent, &nd); err != nil {
+			return err
+		}
+	}
+	if !l.Former.Zero() {
+		m := session.Mark{Of: session.OfDevice, ID: l.Former, Final: true, At: l.Sent, Cause: "user_switch", Told: true}
+		if err := s.Sessions.PutMark(&b.Batch, l.Tenant, m); err != nil {
+			return err
+		}
+	}
+	if len(l.Kept) > 0 {
+		return nil
+	}
+	// A refresh token that goes on says that its session does, and so the browsers that are signed in with it.
+	for _, sd := range l.Sealed.Doors {
+		if sd.Kind == session.RefreshToken && sd.Ends != 0 && !l.Session.Zero() {
+			return s.active(b, l, sd.Ends)
+		}
+	}
+	return nil
+}
+
+// activeStep is how much longer a session must be alive for that to be written down again.
+const activeStep = int64(30 * time.Second)
+
+// active keeps until when a session with a browser is alive.
+func (s *Service) active(b *learning, l *Learned, ends int64) error {
+	d, err := b.door(s.Sessions, l.Tenant, l.Session)
+	switch {
+	case errors.Is(err, session.ErrNoRecord):
+		return nil
+	case err != nil:
+		return err
+	case d.Kind != session.Activity || ends < d.Ends+activeStep:
+		return nil
+	}
+	d.Ends, d.Approved = ends, max(l.Sent, d.Approved)
+	return b.put(s.Sessions, l.Tenant, l.Session, d.Approved, d)
 }
 
 // learnOver remembers of an exchange whose session a final mark has ended only that: what it gave is refused here too.

@@ -121,7 +121,11 @@ func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
 		return flow.NotNow("not_learned")
 	case a.now.UnixNano() >= d.Approved+int64(session.Lifetime):
 		return flow.NotNow("expired")
-	case d.Kind != session.AccessToken && d.Ends != 0 && d.Ends <= a.play.Outage:
+	case d.Kind == session.OwnCode && d.Ends <= a.now.UnixNano():
+		return flow.No("code_expired", http.StatusBadRequest, "invalid_grant")
+	case d.Kind == session.Application && d.Ends != 0 && d.Ends <= a.play.Outage:
+		return s.alive(a)
+	case d.Kind != session.AccessToken && d.Kind != session.OwnCode && d.Ends != 0 && d.Ends <= a.play.Outage:
 		return flow.NotNow("artifact_ended")
 	}
 	if d.Ends == 0 && d.Kind == session.RefreshToken {
@@ -132,6 +136,22 @@ func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
 		if idle := h.Idle(); idle > 0 && d.Approved+idle <= a.play.Outage {
 			return flow.NotNow("artifact_ended")
 		}
+	}
+	return nil
+}
+
+// alive refuses where a browser's session had ended by the primary's clocks when the outage began, although something else
+// kept it alive for longer than what was told at the application.
+func (s *Service) alive(a *attempt) *flow.Refusal {
+	if a.door.Session.Zero() {
+		return flow.NotNow("artifact_ended")
+	}
+	d, err := s.Sessions.Door(a.play.Tenant, a.door.Session)
+	switch {
+	case err != nil && !errors.Is(err, session.ErrNoRecord):
+		return flow.NotNow("store_failed")
+	case err != nil, d.Kind != session.Activity, d.Ends <= a.play.Outage:
+		return flow.NotNow("artifact_ended")
 	}
 	return nil
 }
@@ -149,6 +169,9 @@ func (s *Service) client(ctx context.Context, a *attempt) *flow.Refusal {
 	}
 	if s.Sessions.Seal.Pseudonym("client", a.play.Tenant, a.play.Issuer, p.ID) != d.Client {
 		return flow.No("client_mismatch", http.StatusBadRequest, "invalid_grant")
+	}
+	if d.Kind == session.Application {
+		return nil // an authorization request is nobody's proof; its code is redeemed with one
 	}
 	if d.ClientAuth == "none" {
 		if p.Method != "none" {
@@ -370,6 +393,7 @@ func (s *Service) answer(ctx context.Context, a *attempt) (*flow.Reply, *flow.Re
 			return s.Sessions.Habit(a.play.Tenant, s.Sessions.Seal.HabitOf(a.play.Tenant, a.play.Issuer, name))
 		},
 		Opaque: func(l session.Look) string { return oauth.Opaque(l, s.Sessions.Seal.Look) },
+		Bound:  a.door.Bound,
 	}
 	if a.door.Ends != 0 {
 		permit.Ends = time.Unix(0, a.door.Ends)
@@ -381,6 +405,11 @@ func (s *Service) answer(ctx context.Context, a *attempt) (*flow.Reply, *flow.Re
 	reply.Grant = a.door.Grant
 	if a.play.Shadow {
 		return reply, nil
+	}
+	if a.door.Kind == session.OwnCode {
+		if no := s.spend(ctx, a); no != nil {
+			return nil, no
+		}
 	}
 	if err := s.keepIssued(ctx, a, reply.Issued); err != nil {
 		s.Log.Error("an issued token cannot be kept", "tenant", fence.Tenant, "error", err)
@@ -397,13 +426,38 @@ func (s *Service) answer(ctx context.Context, a *attempt) (*flow.Reply, *flow.Re
 	return reply, nil
 }
 
+// spend takes the use of a code of the backup's, which has one. Whoever comes a second time with all that the client must
+// show ends what the first one got: one of the two stole it (RFC 6749, section 4.1.2).
+func (s *Service) spend(ctx context.Context, a *attempt) *flow.Refusal {
+	key := onceKey(a.play.Tenant, a.play.Artifact.Lookup[:])
+	first, err := s.Sessions.KV.Claim(ctx, key, time.Unix(0, a.door.Ends).Add(time.Minute))
+	switch {
+	case err != nil:
+		s.Log.Error("the use of a code cannot be kept", "tenant", a.play.Tenant, "error", err)
+		return flow.NotNow("store_failed")
+	case first:
+		return nil
+	}
+	m := session.Mark{Of: session.OfGrant, ID: a.door.Grant, Final: true, At: a.now.UnixNano(), Cause: "reuse"}
+	if err := s.Sessions.Mark(context.WithoutCancel(ctx), a.play.Tenant, m); err != nil {
+		_ = s.stop(a.play.Tenant, err)
+		return flow.NotNow("marks_unwritable")
+	}
+	return flow.No("code_replayed", http.StatusBadRequest, "invalid_grant")
+}
+
 // keepIssued makes doors for the tokens that were made, so that other endpoints can answer for them.
 func (s *Service) keepIssued(ctx context.Context, a *attempt, issued []flow.Issued) error {
 	var b store.Batch
 	for _, t := range issued {
 		look := s.Sessions.Seal.Lookup(t.Kind, a.play.Tenant, a.play.Issuer, t.Value)
-		to := session.ArtifactKeys{Kind: t.Kind, Lookup: look, Key: s.Sessions.Seal.ArtifactKey(t.Kind, a.play.Tenant, a.play.Issuer, "", t.Value, nil)}
 		d := *a.door
+		client := ""
+		if d.Bound = t.Bound; t.Kind == session.OwnCode {
+			client = a.record.Client
+			d.Grant = session.NewID() // what comes of it can be ended by itself
+		}
+		to := session.ArtifactKeys{Kind: t.Kind, Lookup: look, Key: s.Sessions.Seal.ArtifactKey(t.Kind, a.play.Tenant, a.play.Issuer, client, t.Value, nil)}
 		d.Kind, d.Wrapped, d.Ends = t.Kind, session.Wrap(a.play.Tenant, a.data, to), t.Ends.UnixNano()
 		if err := s.Sessions.PutDoor(&b, a.play.Tenant, look, a.now.UnixNano(), &d); err != nil {
 			return err

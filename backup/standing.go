@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"understudy/session"
 	"understudy/store"
@@ -49,6 +50,40 @@ func (s *Service) Standing(_ context.Context, tenant string, lookup session.ID) 
 		}
 	}
 	return st, nil
+}
+
+// Held is what is kept of what a browser holds.
+type Held struct {
+	// Wrapped is the browser-session key under it (see [session.BrowserKey]); nil: nothing is kept, or it is over.
+	Wrapped []byte     `cbor:"0,keyasint"`
+	Subject session.ID `cbor:"1,keyasint"`
+	Session session.ID `cbor:"2,keyasint"`
+	Device  session.ID `cbor:"3,keyasint"`
+}
+
+// replacedGrace is how long what a browser held still opens when the primary has replaced its cookies: for requests that were
+// under way.
+const replacedGrace = time.Minute
+
+// Held looks up what a browser holds. It opens nothing.
+func (s *Service) Held(_ context.Context, tenant string, lookup session.ID) (Held, error) {
+	d, err := s.Sessions.Door(tenant, lookup)
+	if errors.Is(err, session.ErrNoRecord) {
+		return Held{}, nil
+	}
+	if err != nil {
+		return Held{}, err
+	}
+	now := s.Now().UnixNano()
+	if d.Kind != session.Browser || now >= d.Approved+int64(session.Lifetime) || d.Ends != 0 && d.Ends <= now ||
+		d.Superseded != 0 && now > d.Superseded+int64(replacedGrace) {
+		return Held{}, nil
+	}
+	marks, err := s.Sessions.Blocking(tenant, d)
+	if err != nil || len(marks) > 0 {
+		return Held{}, err
+	}
+	return Held{Wrapped: d.Wrapped, Subject: d.Subject, Session: d.Session, Device: d.Device}, nil
 }
 
 // Step moves what is kept of an exchange without a reply to another state, durably. at is the time of the step.

@@ -19,6 +19,7 @@ type Endpoint string
 
 const (
 	Token         Endpoint = "token"
+	Authorization Endpoint = "authorization"
 	UserInfo      Endpoint = "userinfo"
 	Introspection Endpoint = "introspection"
 	Revocation    Endpoint = "revocation"
@@ -80,6 +81,13 @@ type Ask struct {
 	Presented session.Object
 	// Unplayable says why the request cannot be answered by the backup although the flow is known.
 	Unplayable string
+	// Own says why a request that presents something of the backup's own making cannot be answered, where that is another
+	// question than Unplayable.
+	Own string
+	// Door is what a browser asks for at an application, exactly; nil: the request is none of a browser's.
+	Door []string
+	// Params are parameters of the request that the answer depends on.
+	Params map[string]string
 	// Odd says why the request is not a plain one: unknown or repeated parameters, forms or sizes beyond what is approved.
 	Odd string
 }
@@ -134,6 +142,8 @@ type Play struct {
 	Shadow   bool                 `cbor:"12,keyasint"` // compute, deliver nothing
 	// Presented are members that belong to the presented artifact alone.
 	Presented session.Object `cbor:"13,keyasint,omitempty"`
+	// Params are parameters of the request that the answer depends on.
+	Params map[string]string `cbor:"14,keyasint,omitempty"`
 }
 
 // Proof is a client authentication, derived: the secret stays at the gateway.
@@ -156,6 +166,8 @@ type Permit struct {
 	Habit  *session.Habit
 	Now    time.Time
 	Ends   time.Time // of the presented artifact; zero: not told
+	// Bound are the parameters of the authorization request that the presented code answers.
+	Bound map[string]string
 	// HabitOf returns what is known under a name of the flow's own (see [Lesson.Habit]).
 	HabitOf func(name string) (*session.Habit, error)
 	// Sign signs a JWT of the class with the backup key for its issuer and algorithm, and sets alg and kid where the
@@ -182,6 +194,8 @@ type Issued struct {
 	Kind  session.Kind
 	Value string
 	Ends  time.Time
+	// Bound are the parameters of the request that a code answers.
+	Bound map[string]string
 }
 
 // Token classes; a backup key signs no other.

@@ -129,6 +129,10 @@ func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int6
 func (t *trip) ownToken(ctx context.Context) *http.Response {
 	v := t.v
 	switch v.endpoint {
+	case flow.Token:
+		if t.ask.Artifact.Kind == session.Code && oauth.Ours(t.ask.Artifact.Value, t.g.c.Seal.Look) {
+			return t.ownCode(ctx)
+		}
 	case flow.UserInfo:
 		if t.ask.Artifact.Kind == session.AccessToken && t.ask.Unplayable == "" && oauth.Issued(t.ask.Artifact.Value, t.g.c.Seal.Look) {
 			t.place = t.g.c.Seal.Lookup(session.AccessToken, v.tenant.Name, v.issuer.ID, t.ask.Artifact.Value)

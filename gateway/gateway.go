@@ -41,6 +41,7 @@ type Backup interface {
 	Play(ctx context.Context, p *flow.Play) (*flow.Reply, *flow.Refusal, error)
 	Learn(ctx context.Context, ls []*backup.Learned) ([]backup.Outcome, error)
 	Standing(ctx context.Context, tenant string, lookup session.ID) (backup.Standing, error)
+	Held(ctx context.Context, tenant string, lookup session.ID) (backup.Held, error)
 	Refused(ctx context.Context, r *backup.Refused) error
 	Step(ctx context.Context, tenant string, lookup session.ID, at int64, v session.Successor) error
 	MarkGrant(ctx context.Context, g *backup.GrantMark) (bool, error)
@@ -65,15 +66,16 @@ type Config struct {
 
 // Gateway is an http.Handler. Run must be running.
 type Gateway struct {
-	c       Config
-	rules   []Rule
-	tenants map[string]*Tenant // by public host
-	learner *learner
-	secrets *secrets
-	late    *late
-	proxy   *httputil.ReverseProxy
-	pages   *page.Pages
-	Counts  *Counts
+	c        Config
+	rules    []Rule
+	tenants  map[string]*Tenant // by public host
+	learner  *learner
+	secrets  *secrets
+	late     *late
+	browsers *browsers
+	proxy    *httputil.ReverseProxy
+	pages    *page.Pages
+	Counts   *Counts
 }
 
 // New prepares a gateway from what its data directory holds; the primary need not be there.
@@ -85,11 +87,15 @@ func New(c Config) (*Gateway, error) {
 	g.secrets = newSecrets(c.Seal)
 	g.learner = newLearner(g)
 	g.late = newLate(c.Now)
+	g.browsers = newBrowsers(c.Now)
 	for _, t := range c.Tenants {
 		t.log = c.Log
 		t.transport = t.newTransport()
 		if t.InFlight == 0 {
 			t.InFlight = 1000
+		}
+		if t.SessionCookies == nil {
+			t.SessionCookies = SessionCookies()
 		}
 		t.pages, t.others, t.exchanges = make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight)
 		t.alone, t.reading = make(chan struct{}, t.InFlight), newReaders(t.InFlight)
@@ -126,6 +132,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return g.learner.run(ctx) })
 	eg.Go(func() error { return g.late.run(ctx) })
+	eg.Go(func() error { return g.browsers.run(ctx) })
 	for _, t := range g.c.Tenants {
 		eg.Go(func() error { return t.meta.run(ctx) })
 		eg.Go(func() error { return t.origins.run(ctx, g.c.Log) })
@@ -154,7 +161,7 @@ func (g *Gateway) States() map[string]map[string]health.State {
 // followers are the classes of endpoints whose breaker is the token endpoint's: they are served by the same process, are asked
 // too seldom to have evidence of their own, and what they say must not speak for it.
 func followers() []flow.Endpoint {
-	return []flow.Endpoint{flow.UserInfo, flow.Introspection, flow.Revocation, flow.EndSession}
+	return []flow.Endpoint{flow.Authorization, flow.UserInfo, flow.Introspection, flow.Revocation, flow.EndSession}
 }
 
 // visit is what the gateway knows of a request on its way.
@@ -172,6 +179,13 @@ type visit struct {
 	odd      string        // why the request's spelling is not plain, "" where it is
 	json     bool          // the parameters came as JSON
 	refusal  *flow.Refusal // the backup's, where it was asked: it is not asked again for the same request
+
+	path    string // of the request
+	cookie  string // name of the gateway's cookie; "": none can be set
+	browser string // its value; "": the browser has none
+	named   bool   // the browser gets it with this reply
+	// navigation is an authorization request, whose body is not read.
+	navigation *flow.Request
 }
 
 // find finds issuer and endpoint by the request's path.
@@ -202,6 +216,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	v := &visit{tenant: t, began: g.c.Now(), endpoint: flow.Other}
 	v.origin = g.client(t, r)
+	v.path = r.URL.Path
+	v.findBrowser(r)
 	v.find(r)
 	if v.endpoint == flow.Other && g.notice(r, t) {
 		v.find(r) // an issuer that is known only now
@@ -216,6 +232,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if g.serveMetadata(w, r, t) {
 			return
 		}
+	case flow.Authorization:
+		g.readAuthorization(r, v)
 	default:
 		if t.monitors[flow.Token].Share() == 0 && t.origins.answer(w, r, v) {
 			return
@@ -335,6 +353,7 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 		p.Out.URL.Opaque = path // bytes that net/url would encode another way
 	}
 	v.tenant.forwarded(p.Out, v.origin)
+	withoutOurs(p.Out.Header)
 	if p.Out.Body == nil || p.Out.Body == http.NoBody {
 		unrepeatable(p.Out)
 	}
@@ -345,9 +364,17 @@ type upstream struct{ g *Gateway }
 
 func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
 	v := out.Context().Value(visitKey{}).(*visit)
-	if v.request != nil {
+	switch {
+	case v.request != nil:
 		return u.g.exchange(out, v)
+	case v.navigation != nil:
+		return u.authorize(out, v)
 	}
+	return u.pass(out, v)
+}
+
+// pass sends a request to the primary whose reply passes as it comes.
+func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 	// Pages and uploads, which may last as long as their clients like, take nothing away from who has a session.
 	select {
 	case v.tenant.pages <- struct{}{}:
@@ -360,6 +387,13 @@ func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
 		release()
 		return nil, err
 	}
+	if err := u.g.browsed(out.Context(), v, out, resp); err != nil {
+		u.g.c.Log.Error("the end of a browser's session cannot be kept", "tenant", v.tenant.Name, "error", err)
+		resp.Body.Close()
+		release()
+		return nil, errNotKept
+	}
+	v.setBrowser(resp.Header)
 	u.g.crossed(v, out, resp.StatusCode, resp.Header)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		release() // a tunnel is bounded by its peers
@@ -369,20 +403,6 @@ func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// releasing gives a slot back when a body has been read or left.
-type releasing struct {
-	io.ReadCloser
-	release func()
-}
-
-func (r *releasing) Close() error {
-	if r.release != nil {
-		r.release()
-		r.release = nil
-	}
-	return r.ReadCloser.Close()
-}
-
 // failed answers where there is no reply to pass.
 func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 	v := r.Context().Value(visitKey{}).(*visit)
@@ -390,7 +410,7 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // nobody is there to be told
 	}
 	g.Counts.Failed(v.tenant.Name, string(v.endpoint))
-	if navigates(r) && g.showLimited(w, r, v) || v.tenant.origins.answer(w, r, v) {
+	if g.tellApplication(w, r, v) || navigates(r) && g.showLimited(w, r, v) || v.tenant.origins.answer(w, r, v) {
 		return
 	}
 	w.Header().Set("Retry-After", "5")

@@ -118,12 +118,10 @@ func (l *learner) run(ctx context.Context) error {
 // batch seals an exchange and what has gathered behind it.
 func (l *learner) batch(ctx context.Context, x *lesson) (ms []*backup.Learned) {
 	for {
-		if m := l.seal(ctx, x); m != nil {
-			ms = append(ms, m)
-		} else {
-			l.waiting.Add(-1)
-		}
-		if len(ms) == learnBatch {
+		sealed := l.seal(ctx, x)
+		l.waiting.Add(int64(len(sealed)) - 1)
+		ms = append(ms, sealed...)
+		if len(ms) >= learnBatch {
 			return ms
 		}
 		select {
@@ -162,21 +160,43 @@ func (l *learner) keep(ctx context.Context, ms []*backup.Learned) {
 	}
 }
 
-// seal makes of an approved exchange the message for the backup, or nil where there is nothing to keep.
-func (l *learner) seal(ctx context.Context, x *lesson) *backup.Learned {
+// seal makes of an approved exchange the messages for the backup.
+func (l *learner) seal(ctx context.Context, x *lesson) (ms []*backup.Learned) {
 	t := x.t
 	if x.held == "" {
 		l.g.shadow(ctx, t, x.o)
 	}
-	v, s := t.v, l.g.c.Seal
-	le := v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Object: x.o.object, Sent: x.sent})
+	var browser *tied
+	if t.ask.Artifact.Kind == session.Code {
+		browser = l.g.browsers.take(t.lookup)
+	}
+	le := t.v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Object: x.o.object, Sent: x.sent})
 	if le == nil {
 		return nil
 	}
 	if le.Record == nil {
-		l.g.Counts.Unlearned(v.tenant.Name, le.Unlearned)
+		l.g.Counts.Unlearned(t.v.tenant.Name, le.Unlearned)
 		return nil
 	}
+	m := l.message(ctx, x, le)
+	if m == nil {
+		return nil
+	}
+	if len(le.Artifacts) > 0 || t.ask.Artifact.Kind != session.Code {
+		ms = append(ms, m)
+	}
+	if browser != nil {
+		if b := browser.learned(ctx, l.g, t, le, m); b != nil {
+			ms = append(ms, b)
+		}
+	}
+	return ms
+}
+
+// message makes of a lesson the message for the backup, or nil where there is nothing to keep.
+func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *backup.Learned {
+	t := x.t
+	v, s := t.v, l.g.c.Seal
 	why := le.Unlearned
 	if why == "" && v.issuer.problem != "" {
 		why = "keys_not_mergeable"

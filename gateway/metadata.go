@@ -65,6 +65,19 @@ func (m *metadata) issuers() map[string]*issuer {
 	return nil
 }
 
+// issuersOf are those that a browser's request may be about: its endpoint's, or those below whose path it lies.
+func (m *metadata) issuersOf(v *visit) (out []*issuer) {
+	if v.issuer != nil {
+		return []*issuer{v.issuer}
+	}
+	for at, is := range m.issuers() {
+		if strings.HasPrefix(v.path, strings.TrimSuffix(at, wellKnown)+"/") {
+			out = append(out, is)
+		}
+	}
+	return out
+}
+
 // route is where a path leads.
 type route struct {
 	issuer   *issuer

@@ -21,7 +21,7 @@ func navigates(r *http.Request) bool {
 
 // showLimited shows a person that sign-in is limited. It is false where nothing was sent.
 func (g *Gateway) showLimited(w http.ResponseWriter, r *http.Request, v *visit) bool {
-	if v.endpoint != flow.Other && v.endpoint != flow.EndSession {
+	if v.endpoint != flow.Other && v.endpoint != flow.EndSession && v.endpoint != flow.Authorization {
 		return false // no person goes there
 	}
 	if v.id == "" {

@@ -118,12 +118,20 @@ func (t *trip) message(trigger string) *flow.Play {
 			Kind: t.ask.Artifact.Kind, Lookup: t.place,
 			Key: t.g.c.Seal.ArtifactKey(t.ask.Artifact.Kind, v.tenant.Name, v.issuer.ID, t.doorClient(), t.ask.Artifact.Value, t.doorSecret()),
 		},
-		Scope: t.ask.Scope, Resource: t.ask.Resource, Presented: t.ask.Presented,
+		Scope: t.ask.Scope, Resource: t.ask.Resource, Presented: t.ask.Presented, Params: t.ask.Params,
 		Facts: session.Facts{
-			Address: v.address, UserAgent: clip(v.request.HTTP.UserAgent(), 256), Origin: clip(v.request.HTTP.Header.Get("Origin"), 256),
+			Address: v.address, UserAgent: clip(t.header("User-Agent"), 256), Origin: clip(t.header("Origin"), 256),
 		},
 		Received: v.began.UnixNano(), Outage: t.monitor.Outage().UnixNano(), Trigger: trigger,
 	}
+}
+
+// header is a header field of the client's request.
+func (t *trip) header(name string) string {
+	if t.v.navigation != nil {
+		return t.v.navigation.HTTP.Header.Get(name)
+	}
+	return t.v.request.HTTP.Header.Get(name)
 }
 
 // doorClient is the client that a door is bound to: none for access tokens, which any bearer presents.
@@ -136,8 +144,8 @@ func (t *trip) doorClient() string {
 
 // doorSecret is the client's secret where the door needs it.
 func (t *trip) doorSecret() []byte {
-	if t.ask.Artifact.Kind == session.AccessToken {
-		return nil
+	if k := t.ask.Artifact.Kind; k == session.AccessToken || k == session.OwnCode {
+		return nil // a code was made without it; the client is authenticated all the same
 	}
 	return t.key
 }

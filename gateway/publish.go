@@ -37,7 +37,11 @@ func (g *Gateway) serveMetadata(w http.ResponseWriter, r *http.Request, t *Tenan
 // notice adopts the issuer of a path whose clients never asked for metadata: the tenant's root, or a Keycloak realm. It
 // is true where it is known now; another request may have brought that about a moment ago.
 func (g *Gateway) notice(r *http.Request, t *Tenant) bool {
-	if r.Method != http.MethodPost {
+	if r.Method == http.MethodGet && r.URL.RawQuery == "" {
+		return false
+	}
+	q := r.URL.Query()
+	if r.Method != http.MethodPost && !(r.Method == http.MethodGet && q.Has("client_id") && (q.Has("response_type") || q.Has("request_uri"))) {
 		return false
 	}
 	at := wellKnown

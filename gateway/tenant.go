@@ -44,6 +44,10 @@ type Tenant struct {
 	// ClientKeys are the registered keys of clients that prove themselves with private_key_jwt, by client_id.
 	ClientKeys map[string]*proof.ClientKeys
 
+	// SessionCookies are the names of the cookies that carry the primary's sessions; nil: those of well-known primaries; empty:
+	// browsers are not continued.
+	SessionCookies []string
+
 	// ProbeClient is a client_id that probes name; "": none.
 	ProbeClient string
 

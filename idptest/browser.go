@@ -98,6 +98,15 @@ func (b *Browser) do(req *http.Request) (*http.Response, string, error) {
 	return resp, string(body), nil
 }
 
+// Get opens a URL and follows nothing.
+func (b *Browser) Get(ctx context.Context, at string) (*http.Response, string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	return b.do(req)
+}
+
 // Clone is the same browser with cookies of its own from here on.
 func (b *Browser) Clone() *Browser {
 	return &Browser{Transport: b.Transport, cookies: maps.Clone(b.cookies)}

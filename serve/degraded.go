@@ -42,6 +42,10 @@ func (u *unable) Standing(context.Context, string, session.ID) (backup.Standing,
 	return backup.Standing{}, nil
 }
 
+func (u *unable) Held(context.Context, string, session.ID) (backup.Held, error) {
+	return backup.Held{}, nil
+}
+
 func (u *unable) failed() error { return fmt.Errorf("%w: %w", errDegraded, u.cause) }
 
 // lost notes that a mark of a tenant is not kept.

@@ -31,6 +31,8 @@ func Flows() []flow.Flow {
 	return []flow.Flow{
 		oauth.Refresh{},
 		oauth.ClientCredentials{},
+		oauth.Code{},
+		oauth.Authorization{},
 		oauth.Grant{},
 		oidc.UserInfo{},
 		oauth.Introspection{},

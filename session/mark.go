@@ -20,6 +20,7 @@ const (
 	OfClient  What = 'c'
 	OfIssuer  What = 'i'
 	OfPair    What = 'p' // a subject at one client: see Pair
+	OfDevice  What = 'd' // a browser
 )
 
 // Pair is the pseudonym of a subject at one client; zero where one of them is.
@@ -42,7 +43,7 @@ type Mark struct {
 	ID    ID     `cbor:"1,keyasint"`
 	Final bool   `cbor:"2,keyasint"`
 	At    int64  `cbor:"3,keyasint"` // Unix nanoseconds
-	Cause string `cbor:"4,keyasint"` // "operator", "logout", "revocation", "refused", "reuse", "not_before", "marks_lost"
+	Cause string `cbor:"4,keyasint"` // "operator", "logout", "revocation", "refused", "reuse", "not_before", "marks_lost", "user_switch", "cookie_cleared"
 	// Told is true where the primary itself knows: it approved a logout or refused an artifact.
 	Told bool `cbor:"5,keyasint"`
 	// Lifted is the time at which an operator lifted an inferred mark; it then blocks nothing.
@@ -130,7 +131,7 @@ func (s *Store) Blocking(tenant string, d *Door) ([]Mark, error) {
 		for _, of := range [...]struct {
 			what What
 			id   ID
-		}{{OfTenant, ID{}}, {OfSubject, d.Subject}, {OfSession, d.Session}, {OfGrant, d.Grant}, {OfClient, d.Client}, {OfIssuer, d.Issuer}, {OfPair, Pair(d.Client, d.Subject)}} {
+		}{{OfTenant, ID{}}, {OfSubject, d.Subject}, {OfSession, d.Session}, {OfGrant, d.Grant}, {OfClient, d.Client}, {OfIssuer, d.Issuer}, {OfPair, Pair(d.Client, d.Subject)}, {OfDevice, d.Device}} {
 			if of.id.Zero() && of.what != OfTenant {
 				continue
 			}

@@ -42,6 +42,12 @@ type Record struct {
 	Opaque      *Look  `cbor:"15,keyasint,omitempty"` // of an opaque access token
 
 	Facts Facts `cbor:"16,keyasint,omitempty"`
+
+	// Redirect holds the parameters of the authorization response (RFC 6749, section 4.1.2) in their order, as JSON strings;
+	// the values of state and of codes and tokens are left out (JSON null). Nil: the record is of no browser's.
+	Redirect Object `cbor:"17,keyasint,omitempty"`
+	// RedirectStatus is the HTTP status of the authorization response.
+	RedirectStatus int `cbor:"18,keyasint,omitempty"`
 }
 
 // RecordFormat is the newest Record.Format.
@@ -107,12 +113,16 @@ type Door struct {
 	Issuer     ID     `cbor:"15,keyasint,omitzero"`
 	// Guessed is set where the primary did not say when the person signed in: Begun is when the code was redeemed.
 	Guessed bool `cbor:"16,keyasint,omitempty"`
+	// Device stands for the browser that holds the artifact; zero: it is no browser's.
+	Device ID `cbor:"17,keyasint,omitzero"`
+	// Bound are the parameters of the authorization request that a code of the backup's answers.
+	Bound map[string]string `cbor:"18,keyasint,omitempty"`
 }
 
 // Expires is when the door and its record are forgotten.
 func (d *Door) Expires() time.Time {
 	t := d.Approved + int64(Lifetime)
-	if (d.Superseded != 0 || d.Kind == AccessToken) && d.Ends != 0 && d.Ends < t {
+	if (d.Superseded != 0 || d.Kind.short()) && d.Ends != 0 && d.Ends < t {
 		t = d.Ends
 	}
 	return time.Unix(0, t)

@@ -32,13 +32,33 @@ const (
 	// ClientKey is what a client that proves itself with its registered key asks for by itself. It is no secret: its door hangs
 	// on the deployment's key.
 	ClientKey Kind = "client_key"
+	// Browser is what a browser holds: the gateway's cookie together with the primary's session cookies. Its door wraps no data
+	// key but the browser-session key (see [BrowserKey]).
+	Browser Kind = "browser"
+	// Application is what a browser may ask for at one application, under the browser-session key.
+	Application Kind = "application"
+	// OwnCode is an authorization code that the backup made.
+	OwnCode Kind = "own_code"
+	// Activity is a session of the primary's (sid). Its door opens nothing: it says until when the session is alive.
+	Activity Kind = "activity"
+	// RedirectURI is a client's redirect URI. Its door opens nothing: it says that the primary has sent people there.
+	RedirectURI Kind = "redirect_uri"
 	// Client is a client's name. Its door opens nothing: it says that the primary approved a secret of this client, so that
 	// it is worth the work to derive another.
 	Client Kind = "client"
 )
 
 // Opens says whether an artifact of the kind opens a record.
-func (k Kind) Opens() bool { return k != Code && k != Client }
+func (k Kind) Opens() bool {
+	switch k {
+	case Code, Client, Browser, Activity, RedirectURI:
+		return false
+	}
+	return true
+}
+
+// short says whether an artifact of the kind is over at its own end, and its door with it.
+func (k Kind) short() bool { return k == AccessToken || k == OwnCode }
 
 // ID is a pseudonym or a random identifier; the zero ID means unknown.
 type ID [16]byte

@@ -81,7 +81,7 @@ func (s *Store) standing(tenant string, d *Door, now time.Time, rotation map[ID]
 		return "not learned: unknown", nil
 	case at >= d.Approved+int64(Lifetime):
 		return "expired", nil
-	case d.Ends != 0 && d.Ends <= at, d.Kind == AccessToken && d.Ends == 0:
+	case d.Ends != 0 && d.Ends <= at, d.Kind.short() && d.Ends == 0:
 		return "ended", nil
 	}
 	marks, err := s.Blocking(tenant, d)
@@ -93,7 +93,7 @@ func (s *Store) standing(tenant string, d *Door, now time.Time, rotation map[ID]
 	case len(marks) > 0:
 		return "refused", nil
 	}
-	if d.Superseded == 0 || d.Kind == AccessToken {
+	if d.Superseded == 0 || d.Kind.short() {
 		return "", nil
 	}
 	r, known := rotation[d.Client]

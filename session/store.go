@@ -64,7 +64,7 @@ type Store struct {
 	successors marked
 	habits     kept[Habit]
 	secrets    kept[Secret]
-	doors      kept[Door] // not those of access tokens: they are many, and seldom asked for
+	doors      kept[Door] // not those of short lives: they are many, and seldom asked for
 }
 
 // ErrNoRecord says that nothing is remembered for an artifact.
@@ -87,7 +87,7 @@ func (s *Store) Door(tenant string, lookup ID) (*Door, error) {
 	if err := s.Seal.unsealCBOR(k, e.Value, &d); err != nil {
 		return nil, fmt.Errorf("load a door: %w", err)
 	}
-	if d.Kind != AccessToken {
+	if !d.Kind.short() {
 		s.doors.read(k, int64(e.Version), d)
 	}
 	return &d, nil
@@ -101,7 +101,7 @@ func (s *Store) PutDoor(b *store.Batch, tenant string, lookup ID, version int64,
 		return fmt.Errorf("keep a door: %w", err)
 	}
 	hour, indexed := hourOf(d.Expires())+1, uint32(0)
-	if d.Kind != AccessToken {
+	if !d.Kind.short() {
 		if was, ok := s.doors.get(k); ok {
 			indexed = hourOf(was.Expires()) + 1
 		}

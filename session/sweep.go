@@ -196,7 +196,7 @@ func (s *Store) sweepDoors(ctx context.Context, tenant []byte, now time.Time, co
 		b.Forget(k, e.Version)
 		s.doors.forget(k, int64(e.Version))
 		*count++
-		if d.Superseded != 0 && d.Kind != AccessToken && !d.Record.Zero() {
+		if d.Superseded != 0 && !d.Kind.short() && !d.Record.Zero() {
 			// The artifacts that share a record are superseded together.
 			b.Delete(recordKey(tenant, d.Hour, d.Record))
 		}

@@ -244,6 +244,19 @@ func (c *Client) Standing(ctx context.Context, tenant string, lookup session.ID)
 	return st, err
 }
 
+// Held looks up what a browser holds, in bounded time and at once where the backup is known to be away.
+func (c *Client) Held(ctx context.Context, tenant string, lookup session.ID) (backup.Held, error) {
+	if c.away.Load() {
+		return backup.Held{}, fmt.Errorf("%w (held)", ErrAway)
+	}
+	var h backup.Held
+	err := c.call(ctx, methodHeld, c.t.Standing, false, standingMessage{tenant, lookup}, &h)
+	if err != nil {
+		return backup.Held{}, err
+	}
+	return h, nil
+}
+
 // Learn sends what was learned, or keeps it in the spool; the outcome of what waits there is "spooled". An error means that
 // it is kept nowhere.
 func (c *Client) Learn(ctx context.Context, ls []*backup.Learned) ([]backup.Outcome, error) {

@@ -77,6 +77,10 @@ func methods(c codec) map[string]method {
 			st, err := svc.Standing(ctx, in.Tenant, in.Lookup)
 			return st, err
 		}),
+		methodHeld: row(c, smallMessage, func(ctx context.Context, svc Backup, in *standingMessage) (any, error) {
+			h, err := svc.Held(ctx, in.Tenant, in.Lookup)
+			return h, err
+		}),
 		methodRefused: row(c, smallMessage, func(ctx context.Context, svc Backup, in *backup.Refused) (any, error) {
 			return noAnswer{}, svc.Refused(ctx, in)
 		}),

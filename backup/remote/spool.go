@@ -246,6 +246,9 @@ func lookups(l *backup.Learned) []session.ID {
 	for _, d := range l.Sealed.Doors {
 		out = append(out, d.Lookup)
 	}
+	for _, d := range l.Kept {
+		out = append(out, d.Lookup)
+	}
 	return append(out, l.Replaced...)
 }
 

@@ -28,6 +28,7 @@ const (
 	methodPlay      = "play"
 	methodLearn     = "learn"
 	methodStanding  = "standing"
+	methodHeld      = "held"
 	methodRefused   = "refused"
 	methodStep      = "step"
 	methodMarkGrant = "mark_grant"

@@ -24,9 +24,6 @@ func (Grant) Match(r *flow.Request) flow.Exchange {
 	}
 	x := &grant{exchange: parse(r), kind: r.Form.Get("grant_type")}
 	x.ask.Unplayable = "grant"
-	if x.kind == "authorization_code" {
-		x.ask.Artifact = flow.Artifact{Kind: session.Code, Value: r.Form.Get("code")}
-	}
 	return x
 }
 

@@ -25,6 +25,9 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 	if refreshToken == "" && x.ask.Artifact.Kind == session.RefreshToken {
 		refreshToken = x.ask.Artifact.Value // the same one goes on (RFC 6749, section 6)
 	}
+	if refreshToken == "" && x.ask.Artifact.Kind == session.Code {
+		return x.record(r, o, grant) // the browser that the code came of may ask again
+	}
 	if refreshToken == "" {
 		return nil // nothing that could be continued
 	}

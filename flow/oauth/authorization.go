@@ -1,0 +1,300 @@
+package oauth
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"understudy/flow"
+	"understudy/session"
+)
+
+// Authorization is the authorization request (RFC 6749, section 4.1.1; OpenID Connect Core, section 3.1.2.1) of a browser in
+// which the person is signed in already. It is learned when its code is redeemed, and answered without a person: with a code
+// of the backup's own.
+type Authorization struct{}
+
+// Name implements flow.Flow.
+func (Authorization) Name() string { return "authorization" }
+
+// Endpoint implements flow.Flow.
+func (Authorization) Endpoint() flow.Endpoint { return flow.Authorization }
+
+// CodeLifetime is how long a code of the backup's can be redeemed (RFC 6749, section 4.1.2: ten minutes at most).
+const CodeLifetime = time.Minute
+
+// Parameters of an authorization request that do not belong to what the application is: they change from one request to the
+// next, and the answer depends on them in ways that are known. Whatever else an application asks, it must ask again.
+var passingParameters = []string{
+	"state", "nonce", "code_challenge", "prompt", "login_hint", "id_token_hint", "max_age", "ui_locales", "display",
+	"client-request-id", "client_info",
+}
+
+// Match implements flow.Flow.
+func (Authorization) Match(r *flow.Request) flow.Exchange {
+	if r.Form == nil {
+		return nil
+	}
+	x := &authorization{r: r, ask: flow.Ask{Client: flow.Credentials{ID: r.Form.Get("client_id"), Method: "none"}, Params: map[string]string{}}}
+	f, a := r.Form, &x.ask
+	a.Scope = strings.Fields(f.Get("scope"))
+	a.Resource = append(slices.Clone(f["resource"]), f["audience"]...)
+	for name, vs := range f {
+		if name != "resource" && name != "audience" {
+			a.Params[name] = vs[0]
+		}
+	}
+	a.Unplayable = x.unlearned()
+	if a.Unplayable == "" {
+		a.Door = x.door()
+		a.Unplayable = needsPerson(f)
+	}
+	return x
+}
+
+type authorization struct {
+	r   *flow.Request
+	ask flow.Ask
+}
+
+func (x *authorization) Ask() *flow.Ask { return &x.ask }
+
+// Learn implements flow.Exchange: what the primary answers shows only at the redemption of its code.
+func (x *authorization) Learn(*flow.Response) *flow.Lesson { return nil }
+
+// unlearned says why such a request must not be learned from, or "".
+func (x *authorization) unlearned() string {
+	f := x.r.Form
+	for name, vs := range f {
+		if len(vs) > 1 && name != "resource" && name != "audience" {
+			return "repeated_parameters"
+		}
+	}
+	u, err := url.Parse(f.Get("redirect_uri"))
+	switch {
+	case x.r.FormErr != nil:
+		return "ambiguous_parameters"
+	case f.Get("client_id") == "":
+		return "no_client"
+	case f.Has("request") || f.Has("request_uri"):
+		return "request_object"
+	case f.Get("response_type") != "code":
+		return "response_type"
+	case f.Get("response_mode") != "" && f.Get("response_mode") != "query" && f.Get("response_mode") != "fragment":
+		return "response_mode"
+	case err != nil || u.Scheme == "" || u.Fragment != "" || strings.Contains(f.Get("redirect_uri"), "#"):
+		return "redirect_uri"
+	case f.Has("dpop_jkt"):
+		return "dpop"
+	case f.Has("authorization_details"):
+		return "authorization_details"
+	case f.Has("code_challenge") && f.Get("code_challenge_method") != "S256" && f.Get("code_challenge_method") != "plain" && f.Get("code_challenge_method") != "":
+		return "code_challenge_method"
+	}
+	return ""
+}
+
+// needsPerson says why a request cannot be answered without a person, or "".
+func needsPerson(f url.Values) string {
+	for _, p := range strings.Fields(f.Get("prompt")) {
+		if p != "none" {
+			return "prompt"
+		}
+	}
+	if n, err := strconv.ParseInt(f.Get("max_age"), 10, 64); f.Has("max_age") && (err != nil || n <= 0) {
+		return "max_age"
+	}
+	return ""
+}
+
+// door is what the application asks for: exactly this is what the primary approved, or it is something else.
+func (x *authorization) door() []string {
+	f := x.r.Form
+	challenge := ""
+	if f.Has("code_challenge") {
+		challenge = f.Get("code_challenge_method")
+		if challenge == "" {
+			challenge = "plain" // RFC 7636, section 4.3
+		}
+	}
+	mode := f.Get("response_mode")
+	if mode == "" {
+		mode = "query"
+	}
+	out := []string{f.Get("client_id"), f.Get("redirect_uri"), f.Get("response_type"), mode, challenge,
+		session.Joined(slices.Sorted(slices.Values(x.ask.Scope))...), session.Joined(slices.Sorted(slices.Values(x.ask.Resource))...)}
+	var rest []string
+	for name, vs := range f {
+		switch name {
+		case "client_id", "redirect_uri", "response_type", "response_mode", "code_challenge_method", "scope", "resource", "audience":
+			continue
+		}
+		if !slices.Contains(passingParameters, name) && !strings.HasPrefix(name, "x-client-") {
+			rest = append(rest, session.Joined(name, vs[0]))
+		}
+	}
+	return append(out, slices.Sorted(slices.Values(rest))...)
+}
+
+// Redirected is an authorization response (RFC 6749, section 4.1.2).
+type Redirected struct {
+	Code, Error string
+	// Params are its parameters in their order; the values of those that belong to this response alone are null.
+	Params session.Object
+}
+
+// ReadRedirect reads a redirect as the answer to an authorization request, or returns nil where it is none: it leads to
+// another place, or carries another state.
+func ReadRedirect(location string, ask *flow.Ask) *Redirected {
+	want := ask.Params["redirect_uri"]
+	sep := "?"
+	if ask.Params["response_mode"] == "fragment" {
+		sep = "#"
+	} else if strings.Contains(want, "?") {
+		sep = "&"
+	}
+	rest, ok := strings.CutPrefix(location, want+sep)
+	if !ok {
+		return nil
+	}
+	rest, _, _ = strings.Cut(rest, "#")
+	out := &Redirected{}
+	seen := map[string]bool{}
+	state := ""
+	for pair := range strings.SplitSeq(rest, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		name, err1 := url.QueryUnescape(name)
+		value, err2 := url.QueryUnescape(value)
+		if err1 != nil || err2 != nil || seen[name] || len(out.Params) == 32 {
+			return nil
+		}
+		seen[name] = true
+		m := session.Member{Name: name, Value: session.Quote(value)}
+		switch name {
+		case "code":
+			out.Code, m.Value = value, []byte("null")
+		case "state":
+			state, m.Value = value, []byte("null")
+		case "error":
+			out.Error = value
+		}
+		out.Params = append(out.Params, m)
+	}
+	if state != ask.Params["state"] || out.Code == "" && out.Error == "" {
+		return nil
+	}
+	return out
+}
+
+// Answer implements flow.Flow.
+func (Authorization) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
+	r, ps := p.Record, p.Play.Params
+	if r.Redirect == nil {
+		return nil, flow.NotNow("record_incomplete")
+	}
+	if no := samePerson(r, ps); no != nil {
+		return nil, no
+	}
+	if ps["max_age"] != "" {
+		// The person's sign-in was at auth_time, and nothing that the backup does is another (OpenID Connect Core, section 3.1.2.1).
+		most, err := strconv.ParseInt(ps["max_age"], 10, 64)
+		at := authTime(r.IDToken)
+		if err != nil || at == 0 || p.Now.Unix()-at >= most {
+			return nil, flow.NotNow("max_age")
+		}
+	}
+	code := p.Opaque(session.Look{Length: 43, Charset: "base64url"})
+	bound := map[string]string{}
+	for _, name := range []string{"redirect_uri", "code_challenge", "code_challenge_method", "nonce", "state"} {
+		if v, ok := ps[name]; ok {
+			bound[name] = v
+		}
+	}
+	return &flow.Reply{
+		Status: r.RedirectStatus,
+		Header: http.Header{"Location": {location(ps, r.Redirect, code)}, "Cache-Control": {"no-store"}, "Referrer-Policy": {"no-referrer"}},
+		Issued: []flow.Issued{{Kind: session.OwnCode, Value: code, Ends: p.Now.Add(CodeLifetime), Bound: bound}},
+	}, nil
+}
+
+// samePerson refuses where the application asks for somebody whose session this is not, or may not be.
+func samePerson(r *session.Record, ps map[string]string) *flow.Refusal {
+	if hint := ps["id_token_hint"]; hint != "" {
+		// Whoever signed it: it can only lead to a refusal.
+		t, err := ParseJWT(hint)
+		if err != nil || t.Claims.Text("iss") != r.Issuer || t.Claims.Text("sub") != r.Subject {
+			return flow.NotNow("other_user")
+		}
+	}
+	hint := ps["login_hint"]
+	if hint == "" || hint == r.Subject {
+		return nil
+	}
+	for _, t := range []*session.Token{r.IDToken, r.AccessToken} {
+		if t == nil {
+			continue
+		}
+		for _, name := range []string{"preferred_username", "email", "upn", "login_hint", "phone_number"} {
+			if v := t.Claims.Text(name); v != "" && strings.EqualFold(v, hint) {
+				return nil
+			}
+		}
+	}
+	return flow.NotNow("other_user")
+}
+
+// location is the redirect to the application: the parameters that the primary's had, in its order.
+func location(ps map[string]string, learned session.Object, code string) string {
+	at := ps["redirect_uri"]
+	switch {
+	case ps["response_mode"] == "fragment":
+		at += "#"
+	case strings.Contains(at, "?"):
+		at += "&"
+	default:
+		at += "?"
+	}
+	first := true
+	add := func(name, value string) {
+		if !first {
+			at += "&"
+		}
+		first = false
+		at += url.QueryEscape(name) + "=" + url.QueryEscape(value)
+	}
+	seen := false
+	for _, m := range learned {
+		switch m.Name {
+		case "code":
+			add("code", code)
+		case "state":
+			seen = true
+			if v, ok := ps["state"]; ok {
+				add("state", v)
+			}
+		default:
+			add(m.Name, learned.Text(m.Name))
+		}
+	}
+	if v, ok := ps["state"]; ok && !seen {
+		add("state", v)
+	}
+	return at
+}
+
+// ErrorLocation is the redirect that tells an application why nobody was signed in (RFC 6749, section 4.1.2.1; OpenID Connect
+// Core, section 3.1.2.6). The caller has made sure that the redirect URI is the client's.
+func ErrorLocation(ask *flow.Ask, issuer, code, description string) string {
+	ps := map[string]string{"redirect_uri": ask.Params["redirect_uri"], "response_mode": ask.Params["response_mode"]}
+	if s, ok := ask.Params["state"]; ok {
+		ps["state"] = s
+	}
+	o := session.Object{{Name: "error", Value: session.Quote(code)}, {Name: "error_description", Value: session.Quote(description)}}
+	if issuer != "" {
+		o = append(o, session.Member{Name: "iss", Value: session.Quote(issuer)})
+	}
+	return location(ps, o, "")
+}

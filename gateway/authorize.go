@@ -1,0 +1,234 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"understudy/flow"
+	"understudy/flow/oauth"
+	"understudy/health"
+	"understudy/session"
+)
+
+// readAuthorization reads an authorization request (RFC 6749, section 3.1). One by POST, whose body may be large, passes.
+func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
+	if r.Method != http.MethodGet {
+		return
+	}
+	q := r.URL.Query()
+	v.navigation = &flow.Request{HTTP: r, Form: q, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address}
+	for _, f := range g.c.Flows {
+		if f.Endpoint() != flow.Authorization {
+			continue
+		}
+		if x := f.Match(v.navigation); x != nil {
+			v.flow, v.exchange = f, x
+			break
+		}
+	}
+	if v.exchange == nil {
+		return
+	}
+	v.id = requestID()
+	v.nameBrowser()
+	if v.browser != "" && v.exchange.Ask().Door != nil {
+		g.browsers.begin(g.browserID(v), &begun{ask: v.exchange.Ask(), issuer: v.issuer, at: v.began})
+	}
+}
+
+// authorize is the way of an authorization request: to the primary, or to the backup where that does not answer and the browser
+// holds what it held when the primary approved the same.
+func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error) {
+	t := u.g.trip(out, v)
+	ctx := out.Context()
+	if !t.monitor.Serving(hashOf(v.browser)) {
+		if resp := t.silently(ctx, "breaker"); resp != nil {
+			return resp, nil
+		}
+	}
+	opened := t.monitor.Opened()
+	up, cancel := context.WithCancel(ctx)
+	type result struct {
+		resp *http.Response
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		resp, err := u.pass(out.WithContext(up), v)
+		done <- result{resp, err}
+	}()
+	leave := func() { // nobody waits for the primary any more
+		cancel()
+		go func() {
+			if r := <-done; r.err == nil {
+				r.resp.Body.Close()
+			}
+		}()
+	}
+	deadline := time.NewTimer(t.monitor.Deadline())
+	defer deadline.Stop()
+	timer := deadline.C
+	for {
+		trigger := "deadline"
+		select {
+		case r := <-done:
+			if rule := pageRule(u.g.rules, r.resp, r.err); rule != nil && (rule.Origin == health.Beyond || rule.Origin == health.Doubt && t.monitor.Suspect(ctx)) {
+				if resp := t.silently(ctx, rule.Name); resp != nil {
+					if r.err == nil {
+						r.resp.Body.Close()
+					}
+					cancel()
+					return resp, nil
+				}
+			}
+			if r.err != nil {
+				cancel()
+				return nil, r.err
+			}
+			r.resp.Body = &releasing{r.resp.Body, cancel}
+			return r.resp, nil
+		case <-ctx.Done():
+			leave()
+			return nil, ctx.Err()
+		case <-timer:
+			timer = nil
+			if !t.holdsRecord(ctx) || !t.monitor.Suspect(ctx) {
+				continue
+			}
+		case <-opened:
+			opened, trigger = nil, "breaker"
+		}
+		if resp := t.silently(ctx, trigger); resp != nil {
+			leave()
+			return resp, nil
+		}
+	}
+}
+
+// pageRule says which line of the table of failures a reply to a browser is, nil for one that is none: a page may be anything.
+func pageRule(rules []Rule, resp *http.Response, err error) *Rule {
+	switch {
+	case err != nil:
+		return classify(rules, &outcome{endpoint: flow.Authorization, err: err, sent: true})
+	case resp.StatusCode >= 500:
+		return classify(rules, &outcome{endpoint: flow.Authorization, status: resp.StatusCode, header: resp.Header, sent: true})
+	}
+	return nil
+}
+
+// present finds what the browser may ask for, and makes that the artifact of the request. It is false where nothing is known.
+func (t *trip) present(ctx context.Context) bool {
+	v := t.v
+	if t.ask.Artifact.Kind == session.Application {
+		return true
+	}
+	primary := v.tenant.holds(v.navigation.HTTP).text(v.tenant.SessionCookies)
+	if v.named || v.browser == "" || primary == "" || t.ask.Unplayable != "" || t.ask.Door == nil {
+		return false
+	}
+	k := t.g.opened(ctx, v, t.g.browserKeys(v.tenant.Name, v.issuer.ID, v.browser, primary))
+	if k == nil {
+		return false
+	}
+	ask := *t.ask
+	ask.Artifact = flow.Artifact{Kind: session.Application, Value: k.Application(ask.Door...)}
+	t.ask = &ask
+	t.lookup = t.g.c.Seal.Lookup(session.Application, v.tenant.Name, v.issuer.ID, ask.Artifact.Value)
+	t.place = t.lookup
+	return true
+}
+
+// holdsRecord says whether the backup knows what the browser asks for.
+func (t *trip) holdsRecord(ctx context.Context) bool {
+	if !t.present(ctx) {
+		return false
+	}
+	st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place)
+	return err == nil && st.Known
+}
+
+// silently answers an authorization request without a person, or returns nil.
+func (t *trip) silently(ctx context.Context, trigger string) *http.Response {
+	if t.v.refusal != nil || !t.present(ctx) {
+		return nil
+	}
+	if p := t.play(ctx, trigger); p.no == nil {
+		return p.resp
+	}
+	return nil
+}
+
+// hashOf splits traffic in a ramp.
+func hashOf(browser string) uint32 {
+	h := uint32(2166136261) // FNV-1a
+	for i := range len(browser) {
+		h = (h ^ uint32(browser[i])) * 16777619
+	}
+	return h
+}
+
+// tellApplication answers an authorization request that wants no page (prompt=none) with the protocol's error at the
+// redirect URI (OpenID Connect Core, section 3.1.2.6). It is false where the primary was never seen to send people there.
+func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *visit) bool {
+	if v.navigation == nil || v.exchange == nil {
+		return false
+	}
+	ask := v.exchange.Ask()
+	if !slices.Contains(strings.Fields(ask.Params["prompt"]), "none") || ask.Params["redirect_uri"] == "" {
+		return false
+	}
+	st, err := g.c.Backup.Standing(r.Context(), v.tenant.Name, g.redirectPlace(v, ask))
+	if err != nil || !st.Known {
+		return false
+	}
+	code, rule := "temporarily_unavailable", "primary_away"
+	if no := v.refusal; no != nil {
+		switch rule = no.Code; {
+		case no.Code == "revoked":
+			code = "login_required"
+		case no.Error == "interaction_required", no.Code == "max_age":
+			code = "interaction_required"
+		}
+	}
+	issuer := ""
+	if string(v.issuer.object.Get("authorization_response_iss_parameter_supported")) == "true" {
+		issuer = v.issuer.ID // RFC 9207
+	}
+	g.note(v, "refused", rule, "prompt_none")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Location", oauth.ErrorLocation(ask, issuer, code, "understudy: "+rule))
+	w.WriteHeader(http.StatusFound)
+	return true
+}
+
+// ownCode answers the redemption of a code of the backup's.
+func (t *trip) ownCode(ctx context.Context) *http.Response {
+	v := t.v
+	if t.ask.Own != "" {
+		t.g.note(v, "refused", "own_code", t.ask.Own)
+		return t.refuse(flow.NotNow("own_code"))
+	}
+	ask := *t.ask
+	ask.Artifact.Kind = session.OwnCode
+	t.ask = &ask
+	t.place = t.g.c.Seal.Lookup(session.OwnCode, v.tenant.Name, v.issuer.ID, ask.Artifact.Value)
+	return t.play(ctx, "own_code").resp
+}
+
+// releasing gives something back when a body has been read or left.
+type releasing struct {
+	io.ReadCloser
+	release func()
+}
+
+func (r *releasing) Close() error {
+	if r.release != nil {
+		r.release()
+		r.release = nil
+	}
+	return r.ReadCloser.Close()
+}

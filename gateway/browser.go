@@ -1,0 +1,241 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"understudy/session"
+)
+
+// SessionCookies are the cookies that carry the sessions of well-known primaries: Keycloak, oidc-provider, SimpleSAMLphp,
+// LemonLDAP::NG, Hydra, Dex, Shibboleth, ADFS.
+func SessionCookies() []string {
+	return []string{
+		"KEYCLOAK_IDENTITY", "_session", "SimpleSAMLAuthToken", "lemonldap", "ory_hydra_session", "dex_session", "shib_idp_session", "MSISAuth",
+	}
+}
+
+const (
+	hostCookie  = "__Host-understudy"
+	plainCookie = "understudy" // only over plain HTTP on loopback
+	// cookieAge is how long a browser keeps the gateway's cookie; by itself it opens nothing.
+	cookieAge = 400 * 24 * time.Hour
+)
+
+// cookieName is the name of the gateway's cookie, "" where none can be set: without TLS others could read it.
+func (v *visit) cookieName(r *http.Request) string {
+	if v.scheme == "https" {
+		return hostCookie
+	}
+	host, _, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host = r.Host
+	}
+	if a, err := netip.ParseAddr(strings.Trim(host, "[]")); host == "localhost" || err == nil && a.IsLoopback() {
+		return plainCookie
+	}
+	return ""
+}
+
+// findBrowser reads the gateway's cookie.
+func (v *visit) findBrowser(r *http.Request) {
+	v.cookie = v.cookieName(r)
+	if v.cookie == "" {
+		return
+	}
+	if cs := r.CookiesNamed(v.cookie); len(cs) == 1 && len(cs[0].Value) == 43 {
+		v.browser = cs[0].Value
+	}
+}
+
+// nameBrowser gives a browser that has none a cookie of the gateway's; the reply sets it.
+func (v *visit) nameBrowser() {
+	if v.browser == "" && v.cookie != "" {
+		b := make([]byte, 32)
+		rand.Read(b)
+		v.browser, v.named = base64.RawURLEncoding.EncodeToString(b), true
+	}
+}
+
+// setBrowser lets a reply set the gateway's cookie.
+func (v *visit) setBrowser(h http.Header) {
+	if !v.named {
+		return
+	}
+	c := &http.Cookie{Name: v.cookie, Value: v.browser, Path: "/", HttpOnly: true, MaxAge: int(cookieAge / time.Second), SameSite: http.SameSiteLaxMode}
+	if v.cookie == hostCookie {
+		c.Secure, c.SameSite = true, http.SameSiteNoneMode // authorization requests come from other sites
+	}
+	h.Add("Set-Cookie", c.String())
+}
+
+// withoutOurs takes the gateway's cookies out of a request to the primary.
+func withoutOurs(h http.Header) {
+	lines := h["Cookie"]
+	if !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, plainCookie) }) {
+		return
+	}
+	var out []string
+	for _, line := range lines {
+		var keep []string
+		for part := range strings.SplitSeq(line, ";") {
+			name, _, _ := strings.Cut(strings.TrimSpace(part), "=")
+			if name != hostCookie && name != plainCookie {
+				keep = append(keep, part)
+			}
+		}
+		if len(keep) > 0 {
+			out = append(out, strings.TrimLeft(strings.Join(keep, ";"), " "))
+		}
+	}
+	h.Del("Cookie")
+	if len(out) > 0 {
+		h["Cookie"] = out
+	}
+}
+
+// holding is what a browser holds of the primary's: its session cookies.
+type holding struct {
+	values map[string]string
+	ends   time.Time // the earliest end of a cookie that has one
+}
+
+// text is the cookies as one text, "" where there are none.
+func (h holding) text(names []string) string {
+	var out []string
+	for _, n := range names {
+		if x := h.values[n]; x != "" {
+			out = append(out, n, x)
+		}
+	}
+	if out == nil {
+		return ""
+	}
+	return session.Joined(out...)
+}
+
+// holds are the session cookies in a request. A name that occurs twice says nothing: another site of the domain may have set
+// one of them.
+func (t *Tenant) holds(r *http.Request) holding {
+	h := holding{values: map[string]string{}}
+	for _, n := range t.SessionCookies {
+		if cs := r.CookiesNamed(n); len(cs) == 1 {
+			h.values[n] = cs[0].Value
+		}
+	}
+	return h
+}
+
+// after is what the browser holds when it has read a reply. cleared says that the reply took a session cookie away.
+func (h holding) after(names []string, reply *http.Response, now time.Time) (out holding, cleared bool) {
+	out = holding{values: map[string]string{}}
+	for n, x := range h.values {
+		out.values[n] = x
+	}
+	for _, c := range reply.Cookies() {
+		if !slices.Contains(names, c.Name) {
+			continue
+		}
+		ends := c.Expires
+		if c.MaxAge > 0 {
+			ends = now.Add(time.Duration(c.MaxAge) * time.Second)
+		}
+		if c.Value == "" || c.MaxAge < 0 || !ends.IsZero() && !ends.After(now) {
+			cleared = cleared || out.values[c.Name] != ""
+			delete(out.values, c.Name)
+			continue
+		}
+		out.values[c.Name] = c.Value
+		if !ends.IsZero() && (out.ends.IsZero() || ends.Before(out.ends)) {
+			out.ends = ends
+		}
+	}
+	return out, cleared
+}
+
+// browserKeys name what a browser holds: the gateway's cookie together with the primary's.
+func (g *Gateway) browserKeys(tenant, issuer, browser, primary string) session.ArtifactKeys {
+	value := session.Joined(browser, primary)
+	return session.ArtifactKeys{
+		Kind: session.Browser, Lookup: g.c.Seal.Lookup(session.Browser, tenant, issuer, value),
+		Key: g.c.Seal.ArtifactKey(session.Browser, tenant, issuer, "", value, nil),
+	}
+}
+
+// opened is the key of a browser that holds the primary's cookies, or nil where nothing is kept of it.
+func (g *Gateway) opened(ctx context.Context, v *visit, ks session.ArtifactKeys) *session.BrowserKey {
+	if k := g.browsers.recent(ks.Lookup); k != nil {
+		return k
+	}
+	h, err := g.c.Backup.Held(ctx, v.tenant.Name, ks.Lookup)
+	if err != nil {
+		g.c.Log.Warn("what a browser holds is not known", "tenant", v.tenant.Name, "error", err)
+		return nil
+	}
+	if h.Wrapped == nil {
+		return nil
+	}
+	k, err := g.c.Seal.UnwrapBrowser(v.tenant.Name, ks, h.Wrapped)
+	if err != nil {
+		g.c.Log.Error("a browser's door does not open", "tenant", v.tenant.Name, "error", err)
+		return nil
+	}
+	return k
+}
+
+// browsed reads what a reply of the primary's to a browser shows: the answer to an authorization request, or the end of a
+// session. An error means that the end is not kept, and that the browser must not be told yet.
+func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp *http.Response) error {
+	t := v.tenant
+	if v.browser == "" || t.SessionCookies == nil {
+		return nil
+	}
+	sets, location := len(resp.Header["Set-Cookie"]) > 0, resp.Header.Get("Location")
+	if !sets && location == "" {
+		return nil
+	}
+	before := t.holds(out)
+	after, cleared := before.after(t.SessionCookies, resp, g.c.Now())
+	if cleared {
+		if err := g.cleared(ctx, v, before); err != nil {
+			return err
+		}
+	}
+	if location != "" && resp.StatusCode/100 == 3 {
+		g.tie(v, before, after, resp.StatusCode, location)
+	}
+	return nil
+}
+
+// cleared keeps that the primary took a session cookie away: what the browser could open it opens no more, and the session is
+// over as far as can be seen.
+func (g *Gateway) cleared(ctx context.Context, v *visit, before holding) error {
+	t := v.tenant
+	for _, is := range t.meta.issuersOf(v) {
+		ks := g.browserKeys(t.Name, is.ID, v.browser, before.text(t.SessionCookies))
+		h, err := g.c.Backup.Held(ctx, t.Name, ks.Lookup)
+		if err != nil {
+			return err
+		}
+		if h.Device.Zero() {
+			continue
+		}
+		now := g.c.Now().UnixNano()
+		ms := []session.Mark{{Of: session.OfDevice, ID: h.Device, At: now, Cause: "cookie_cleared", Told: true}}
+		if !h.Session.Zero() {
+			ms = append(ms, session.Mark{Of: session.OfSession, ID: h.Session, At: now, Cause: "cookie_cleared", Told: true})
+		}
+		if err := g.c.Backup.Mark(context.WithoutCancel(ctx), t.Name, ms...); err != nil {
+			return err
+		}
+		g.browsers.forget(ks.Lookup)
+	}
+	return nil
+}

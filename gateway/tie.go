@@ -1,0 +1,305 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"understudy/backup"
+	"understudy/flow"
+	"understudy/flow/oauth"
+	"understudy/session"
+)
+
+// browsers ties authorization requests, the redirects that answer them and the redemptions of their codes together. It is in
+// memory: who was under way when the process ended is learned at the next sign-in.
+type browsers struct {
+	now func() time.Time
+
+	mu      sync.Mutex                          // guards what follows
+	begun   map[session.ID][]*begun             // by browser
+	codes   map[session.ID]*tied                // by the code's look-up
+	opened  map[session.ID]*session.BrowserKey  // what was opened or made a moment ago, by look-up
+	former  map[session.ID]session.ArtifactKeys // what the browser held before the primary replaced its cookies
+	expires []expiry
+}
+
+// begun is an authorization request that was not answered yet.
+type begun struct {
+	ask    *flow.Ask
+	issuer *issuer
+	at     time.Time
+}
+
+// tied is an authorization request with its answer.
+type tied struct {
+	*begun
+	browser       string
+	before, after holding
+	params        session.Object
+	status        int
+}
+
+type expiry struct {
+	at     time.Time
+	forget func()
+}
+
+const (
+	beginFor  = time.Hour        // a person may take time to sign in
+	tiedFor   = 10 * time.Minute // most that a code lives (RFC 6749, section 4.1.2)
+	recentFor = time.Minute      // until what was learned is kept
+	maxBegun  = 8                // requests of one browser
+	maxTied   = 50_000           // of each map
+)
+
+func newBrowsers(now func() time.Time) *browsers {
+	return &browsers{
+		now: now, begun: map[session.ID][]*begun{}, codes: map[session.ID]*tied{}, opened: map[session.ID]*session.BrowserKey{},
+		former: map[session.ID]session.ArtifactKeys{},
+	}
+}
+
+// run forgets what is over.
+func (b *browsers) run(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			b.sweep()
+		}
+	}
+}
+
+func (b *browsers) sweep() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, left := b.now(), b.expires[:0]
+	for _, e := range b.expires {
+		if now.Before(e.at) {
+			left = append(left, e)
+		} else {
+			e.forget()
+		}
+	}
+	clear(b.expires[len(left):])
+	b.expires = left
+}
+
+// later lets something be forgotten. b.mu is held.
+func (b *browsers) later(d time.Duration, forget func()) {
+	b.expires = append(b.expires, expiry{b.now().Add(d), forget})
+}
+
+// begin remembers an authorization request that goes to the primary.
+func (b *browsers) begin(id session.ID, x *begun) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was := b.begun[id]
+	if was == nil && len(b.begun) >= maxTied {
+		return
+	}
+	if len(was) >= maxBegun {
+		was = was[1:]
+	}
+	b.begun[id] = append(was[:len(was):len(was)], x)
+	b.later(beginFor, func() {
+		if xs := b.begun[id]; len(xs) > 0 && xs[len(xs)-1] == x {
+			delete(b.begun, id)
+		}
+	})
+}
+
+// match finds the request that a redirect answers, the newest first.
+func (b *browsers) match(id session.ID, location string) (*begun, *oauth.Redirected) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	xs := b.begun[id]
+	for i := len(xs) - 1; i >= 0; i-- {
+		if r := oauth.ReadRedirect(location, xs[i].ask); r != nil {
+			x := xs[i]
+			if b.begun[id] = append(xs[:i:i], xs[i+1:]...); len(b.begun[id]) == 0 {
+				delete(b.begun, id)
+			}
+			return x, r
+		}
+	}
+	return nil, nil
+}
+
+// put remembers what a code came of.
+func (b *browsers) put(code session.ID, x *tied) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.codes) < maxTied {
+		b.codes[code] = x
+		b.later(tiedFor, func() { delete(b.codes, code) })
+	}
+}
+
+// replaced remembers what a browser held before its cookies were replaced.
+func (b *browsers) replaced(after session.ID, before session.ArtifactKeys) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.former) < maxTied {
+		b.former[after] = before
+		b.later(tiedFor, func() { delete(b.former, after) })
+	}
+}
+
+// take returns what a redeemed code came of, once; nil where that is not known.
+func (b *browsers) take(code session.ID) *tied {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	x := b.codes[code]
+	delete(b.codes, code)
+	return x
+}
+
+// before returns what a browser held before.
+func (b *browsers) before(lookup session.ID) (session.ArtifactKeys, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ks, ok := b.former[lookup]
+	return ks, ok
+}
+
+// recent is the key behind a look-up that was kept a moment ago.
+func (b *browsers) recent(lookup session.ID) *session.BrowserKey {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.opened[lookup]
+}
+
+func (b *browsers) remember(lookup session.ID, k *session.BrowserKey) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.opened) < maxTied {
+		b.opened[lookup] = k
+		b.later(recentFor, func() {
+			if b.opened[lookup] == k {
+				delete(b.opened, lookup)
+			}
+		})
+	}
+}
+
+func (b *browsers) forget(lookup session.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.opened, lookup)
+	delete(b.former, lookup)
+}
+
+// browserID stands for a browser at a tenant.
+func (g *Gateway) browserID(v *visit) session.ID {
+	return g.c.Seal.Pseudonym("browser", v.tenant.Name, "", v.browser)
+}
+
+// tie notes that a redirect answers an authorization request of the browser's.
+func (g *Gateway) tie(v *visit, before, after holding, status int, location string) {
+	x, r := g.browsers.match(g.browserID(v), location)
+	if x == nil || r.Code == "" {
+		return
+	}
+	names := v.tenant.SessionCookies
+	if after.text(names) == "" {
+		g.Counts.Unlearned(v.tenant.Name, "no_session_cookie")
+		return
+	}
+	t := &tied{begun: x, browser: v.browser, before: before, after: after, params: r.Params, status: status}
+	g.browsers.put(g.c.Seal.Lookup(session.Code, v.tenant.Name, x.issuer.ID, r.Code), t)
+	if a, b := after.text(names), before.text(names); b != "" && a != b {
+		was := g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, b)
+		g.browsers.replaced(g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, a).Lookup, was)
+	}
+}
+
+// maxFormer bounds how often a browser's cookies may have been replaced since something of it was kept.
+const maxFormer = 8
+
+// learned makes of a redeemed code's record the message about the browser that it came of; nil where there is none. m is the
+// message about the redemption itself.
+func (x *tied) learned(ctx context.Context, g *Gateway, t *trip, le *flow.Lesson, m *backup.Learned) *backup.Learned {
+	v, s, names := t.v, g.c.Seal, t.v.tenant.SessionCookies
+	if x.ask.Client.ID != t.ask.Client.ID || x.ask.Params["redirect_uri"] != t.ask.Params["redirect_uri"] || x.issuer.ID != v.issuer.ID {
+		return nil // the primary takes care of itself; here it is tied to nothing
+	}
+	sub := le.Record.Subject
+	if sub == "" {
+		g.Counts.Unlearned(v.tenant.Name, "no_subject")
+		return nil
+	}
+	now := g.browserKeys(v.tenant.Name, v.issuer.ID, x.browser, x.after.text(names))
+	now.Ends = unixNano(x.after.ends)
+	out := *m
+	out.Flow, out.Shape, out.Sealed, out.Replaced, out.Kept, out.Once = "authorization", nil, session.Sealed{}, nil, nil, nil
+	var k *session.BrowserKey
+	for ks, more, n := now, true, 0; k == nil && more && n < maxFormer; n++ {
+		if k = g.opened(ctx, v, ks); k == nil {
+			ks, more = g.browsers.before(ks.Lookup)
+		} else if ks.Lookup != now.Lookup {
+			out.Replaced = append(out.Replaced, ks.Lookup)
+		}
+	}
+	switch {
+	case k == nil:
+		k = session.NewBrowserKey(sub)
+	case k.Subject != sub: // somebody else signed in with this browser: what the former one could open is closed
+		out.Former = s.Device(v.tenant.Name, v.issuer.ID, k)
+		k = session.NewBrowserKey(sub)
+	}
+	wrapped, err := k.Wrap(v.tenant.Name, now)
+	if err != nil {
+		g.Counts.Unlearned(v.tenant.Name, "seal")
+		return nil
+	}
+	g.browsers.remember(now.Lookup, k)
+	out.Device = s.Device(v.tenant.Name, v.issuer.ID, k)
+	out.Kept = append(out.Kept,
+		session.SealedDoor{Kind: session.Browser, Lookup: now.Lookup, Wrapped: wrapped, Ends: now.Ends},
+		session.SealedDoor{Kind: session.RedirectURI, Lookup: g.redirectPlace(v, x.ask)},
+	)
+	value := k.Application(x.ask.Door...)
+	app := session.ArtifactKeys{
+		Kind: session.Application, Lookup: s.Lookup(session.Application, v.tenant.Name, v.issuer.ID, value),
+		Key: s.ArtifactKey(session.Application, v.tenant.Name, v.issuer.ID, x.ask.Client.ID, value, nil),
+	}
+	for _, a := range le.Artifacts {
+		if a.Kind == session.RefreshToken && !a.Ends.IsZero() {
+			app.Ends = a.Ends.UnixNano()
+			if !m.Session.Zero() {
+				out.Kept = append(out.Kept, session.SealedDoor{Kind: session.Activity, Lookup: m.Session, Ends: app.Ends})
+			}
+		}
+	}
+	out.Presented = app.Lookup
+	if out.Unlearned != "" {
+		out.Sealed = session.Sealed{Record: session.NewID(), Doors: []session.SealedDoor{{Kind: app.Kind, Lookup: app.Lookup}}}
+		return &out
+	}
+	rec := *le.Record
+	rec.Asked, rec.Resource, rec.Redirect, rec.RedirectStatus = x.ask.Scope, x.ask.Resource, x.params, x.status
+	sealed, err := session.Seal(&rec, app)
+	if err != nil {
+		g.Counts.Unlearned(v.tenant.Name, "seal")
+		return nil
+	}
+	out.Sealed = *sealed
+	return &out
+}
+
+// redirectPlace is where it is kept that the primary has sent people to a client's redirect URI.
+func (g *Gateway) redirectPlace(v *visit, ask *flow.Ask) session.ID {
+	return g.c.Seal.Lookup(session.RedirectURI, v.tenant.Name, v.issuer.ID, session.Joined(ask.Client.ID, ask.Params["redirect_uri"]))
+}
+
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
