@@ -50,8 +50,8 @@ type Learned struct {
 	Device session.ID `cbor:"20,keyasint,omitzero"`
 	// Kept are doors that open no record, of the same client, subject, session and device.
 	Kept []session.SealedDoor `cbor:"21,keyasint,omitempty"`
-	// Former stands for the browser as it was while another person was signed in with it: that is over.
-	Former session.ID `cbor:"22,keyasint,omitzero"`
+	// Former stand for the browser as it was while other persons were signed in with it: that is over.
+	Former []session.ID `cbor:"22,keyasint,omitempty"`
 }
 
 // Outcome says what became of a Learned.
@@ -268,8 +268,8 @@ func (s *Service) keep(b *learning, l *Learned, d *session.Door) error {
 			return err
 		}
 	}
-	if !l.Former.Zero() {
-		m := session.Mark{Of: session.OfDevice, ID: l.Former, Final: true, At: l.Sent, Cause: "user_switch", Told: true}
+	for _, device := range l.Former {
+		m := session.Mark{Of: session.OfDevice, ID: device, Final: true, At: l.Sent, Cause: "user_switch", Told: true}
 		if err := s.Sessions.PutMark(&b.Batch, l.Tenant, m); err != nil {
 			return err
 		}

@@ -153,7 +153,16 @@ func (t *trip) holdsRecord(ctx context.Context) bool {
 
 // silently answers an authorization request without a person, or returns nil.
 func (t *trip) silently(ctx context.Context, trigger string) *http.Response {
-	if t.v.refusal != nil || !t.present(ctx) {
+	if t.v.refusal != nil {
+		return nil
+	}
+	if !t.present(ctx) {
+		code := t.ask.Unplayable
+		if code == "" {
+			code = "no_browser"
+		}
+		t.v.refusal = flow.NotNow(code)
+		t.g.note(t.v, "refused", code, trigger)
 		return nil
 	}
 	if p := t.play(ctx, trigger); p.no == nil {
@@ -198,7 +207,9 @@ func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *vis
 	if string(v.issuer.object.Get("authorization_response_iss_parameter_supported")) == "true" {
 		issuer = v.issuer.ID // RFC 9207
 	}
-	g.note(v, "refused", rule, "prompt_none")
+	if v.refusal == nil { // else the line is there
+		g.note(v, "refused", rule, "prompt_none")
+	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Location", oauth.ErrorLocation(ask, issuer, code, "understudy: "+rule))
 	w.WriteHeader(http.StatusFound)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"understudy/audit"
 	"understudy/idptest"
@@ -146,6 +147,7 @@ func TestBrowser(t *testing.T) {
 		t.Fatalf("at the primary: %v", was)
 	}
 	waitFor(t, "it is learned", func() bool { return r.learnedFlow("authorization") > n })
+	time.Sleep(time.Second) // Keycloak writes its sessions down half a second late
 	kc.Kill()
 	defer kc.Restart(ctx)
 
@@ -199,4 +201,324 @@ func TestBrowser(t *testing.T) {
 	if k := x.redeem(code); k.AccessToken == "" || k.byBackup() {
 		t.Errorf("at the primary again: %v", k)
 	}
+}
+
+// What the primary would refuse, or was never seen to approve, the backup does not answer: no code leaves, and the sign-in log
+// names the rule.
+func TestBrowserIsRefused(t *testing.T) {
+	kc := keycloak(t)
+	r := newRig(t, kc.URL())
+	ctx := context.Background()
+	b, other := &idptest.Browser{}, &idptest.Browser{}
+	k := r.tab("rot", "web", "web-secret", b).signIn("alice")
+	bob := r.tab("rot", "web", "web-secret", other).signIn("bob")
+	r.tab("rot", "spa", "", b).signIn("") // silently, at a second application
+	kc.Kill()
+	defer kc.Restart(ctx)
+
+	mix := func(gateway, primary *idptest.Browser) *idptest.Browser {
+		x := &idptest.Browser{}
+		x.Take("understudy", gateway)
+		x.Take("KEYCLOAK_IDENTITY", primary)
+		return x
+	}
+	at := func(b *idptest.Browser) *tab { return r.tab("rot", "web", "web-secret", b) }
+	if code, _ := at(mix(b, b)).silent(); code == "" {
+		t.Fatal("what the cases change is not served")
+	}
+	for name, c := range map[string]struct {
+		x    *tab
+		rule string
+	}{
+		"a browser that nobody signed in with": {at(&idptest.Browser{}), "no_browser"},
+		"another browser's primary cookie":     {at(mix(b, other)), "no_browser"},
+		"another browser's gateway cookie":     {at(mix(other, b)), "no_browser"},
+		"the primary's cookie alone":           {at(mix(&idptest.Browser{}, b)), "no_browser"},
+		"the gateway's cookie alone":           {at(mix(b, &idptest.Browser{})), "no_browser"},
+		"another realm":                        {r.tab("norot", "web", "web-secret", b), "no_browser"},
+		"another client":                       {r.tab("rot", "jwtc", "", b), "no_record"},
+		"redirect URI: another":                {at(b).with("redirect_uri", "https://evil.example/cb"), "no_record"},
+		"redirect URI: a longer one":           {at(b).with("redirect_uri", callback+"/x"), "no_record"},
+		"redirect URI: a shorter one":          {at(b).with("redirect_uri", "http://127.0.0.1:9999/"), "no_record"},
+		"redirect URI: another case":           {at(b).with("redirect_uri", "http://127.0.0.1:9999/CB"), "no_record"},
+		"redirect URI: with a user":            {at(b).with("redirect_uri", "http://127.0.0.1:9999@evil.example/cb"), "no_record"},
+		"redirect URI: an encoded slash":       {at(b).with("redirect_uri", "http://127.0.0.1:9999%2fcb"), "redirect_uri"},
+		"redirect URI: another port":           {at(b).with("redirect_uri", "http://127.0.0.1:9998/cb"), "no_record"},
+		"redirect URI: a fragment":             {at(b).with("redirect_uri", callback+"#x"), "redirect_uri"},
+		"redirect URI: none":                   {at(b).with("redirect_uri", ""), "redirect_uri"},
+		"more scope":                           {at(b).with("scope", "openid profile email offline_access"), "no_record"},
+		"less scope":                           {at(b).with("scope", "openid"), "no_record"},
+		"another response type":                {at(b).with("response_type", "id_token"), "response_type"},
+		"another response mode":                {at(b).with("response_mode", "fragment"), "no_record"},
+		"PKCE: plain for S256":                 {at(b).with("code_challenge_method", "plain"), "no_record"},
+		"PKCE: no challenge":                   {at(b).with("code_challenge", "").with("code_challenge_method", ""), "no_record"},
+		"PKCE: a method that nobody knows":     {at(b).with("code_challenge_method", "S512"), "code_challenge_method"},
+		"prompt=login":                         {at(b).with("prompt", "login"), "prompt"},
+		"prompt=consent":                       {at(b).with("prompt", "consent"), "prompt"},
+		"prompt=select_account":                {at(b).with("prompt", "select_account"), "prompt"},
+		"max_age=0":                            {at(b).with("max_age", "0"), "max_age"},
+		"max_age that has passed":              {at(b).with("max_age", "1"), "max_age"},
+		"acr_values":                           {at(b).with("acr_values", "gold"), "no_record"},
+		"claims":                               {at(b).with("claims", `{"id_token":{"acr":{"essential":true}}}`), "no_record"},
+		"a parameter that nobody knows":        {at(b).with("kc_idp_hint", "x"), "no_record"},
+		"a resource":                           {at(b).with("resource", "https://api.example"), "no_record"},
+		"a request object":                     {at(b).with("request", "e30.e30."), "request_object"},
+		"a request object by reference":        {at(b).with("request_uri", "https://x.example/r"), "request_object"},
+		"somebody else's login_hint":           {at(b).with("login_hint", "bob"), "other_user"},
+		"somebody else's id_token_hint":        {at(b).with("id_token_hint", bob.IDToken), "other_user"},
+		"an id_token_hint that is none":        {at(b).with("id_token_hint", "x"), "other_user"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, _ := c.x.once()
+			if l := resp.Header.Get("Location"); l != "" || resp.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("%d %s", resp.StatusCode, l)
+			}
+			if c.rule != "" {
+				r.line(t, c.rule, func(e audit.Entry) bool {
+					return e.Flow == "authorization" && e.Client == c.x.query.Get("client_id") && e.Decision == "refused" && e.Rule == c.rule
+				})
+			}
+		})
+	}
+	t.Run("a parameter twice", func(t *testing.T) {
+		x := at(b)
+		x.query.Add("client_id", "spa")
+		if resp, _ := x.once(); resp.Header.Get("Location") != "" {
+			t.Error(resp.Header)
+		}
+	})
+	for name, x := range map[string]*tab{
+		"her own login_hint":    at(b).with("login_hint", "alice"),
+		"her own id_token_hint": at(b).with("id_token_hint", k.IDToken),
+		"prompt=none":           at(b).with("prompt", "none"),
+		"no state":              at(b).with("state", ""),
+		"no nonce":              at(b).with("nonce", ""),
+		"a second application":  r.tab("rot", "spa", "", b),
+	} {
+		t.Run("served: "+name, func(t *testing.T) {
+			code, _ := x.silent()
+			k := x.redeem(code)
+			if !k.byBackup() || k.claim("nonce") != x.query.Get("nonce") {
+				t.Errorf("%v", k)
+			}
+		})
+	}
+	t.Run("redemption", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			change func(url.Values)
+			as     string // another client
+			rule   string
+		}{
+			"another redirect URI": {func(f url.Values) { f.Set("redirect_uri", "http://127.0.0.1:9999/silent") }, "", "redirect_uri_mismatch"},
+			"no redirect URI":      {func(f url.Values) { f.Del("redirect_uri") }, "", "redirect_uri_mismatch"},
+			"another verifier":     {func(f url.Values) { f.Set("code_verifier", rand43()) }, "", "pkce_mismatch"},
+			"no verifier":          {func(f url.Values) { f.Del("code_verifier") }, "", "pkce_mismatch"},
+			"another client":       {func(f url.Values) { f.Set("client_id", "spa") }, "spa", "client_mismatch"},
+			"a wrong secret":       {func(url.Values) {}, "web:wrong", "client_unknown_secret"},
+			"no secret":            {func(f url.Values) { f.Set("client_id", "web") }, "web:", "client_unauthenticated"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				x := at(b)
+				x.t = t
+				code, _ := x.silent()
+				if c.as != "" {
+					_, x.secret, _ = strings.Cut(c.as, ":")
+				}
+				if k := x.redeem(code, c.change); k.AccessToken != "" {
+					t.Errorf("%v", k)
+				}
+				r.line(t, c.rule, func(e audit.Entry) bool {
+					return e.Flow == "authorization_code" && e.Decision == "refused" && e.Rule == c.rule
+				})
+			})
+		}
+		t.Run("at another issuer", func(t *testing.T) {
+			x := at(b)
+			code, _ := x.silent()
+			x.realm = "norot"
+			if k := x.redeem(code); k.AccessToken != "" {
+				t.Errorf("%v", k)
+			}
+		})
+		t.Run("what a replayed code gave is over", func(t *testing.T) {
+			x := at(b)
+			x.t = t
+			code, _ := x.silent()
+			k := x.redeem(code)
+			if !k.byBackup() {
+				t.Fatalf("%v", k)
+			}
+			if k := x.redeem(code); k.Error != "invalid_grant" {
+				t.Errorf("%v", k)
+			}
+			r.line(t, "code_replayed", func(e audit.Entry) bool { return e.Rule == "code_replayed" })
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.realm("rot")+"/protocol/openid-connect/userinfo", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+k.AccessToken)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("UserInfo: %d", resp.StatusCode)
+			}
+		})
+		t.Run("a code that the primary issued just before it died", func(t *testing.T) {
+			if k := at(b).redeem("93d8b3c9.f00.ba5"); k.Error != "temporarily_unavailable" {
+				t.Errorf("%v", k)
+			}
+		})
+	})
+	t.Run("prompt=none without a record", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			x    *tab
+			want string
+		}{
+			"where people were sent": {at(&idptest.Browser{}).with("prompt", "none"), "temporarily_unavailable"},
+			"nowhere":                {at(&idptest.Browser{}).with("prompt", "none").with("redirect_uri", "https://evil.example/"), ""},
+			"another client's":       {r.tab("rot", "jwtc", "", &idptest.Browser{}).with("prompt", "none"), ""},
+		} {
+			t.Run(name, func(t *testing.T) {
+				resp, _ := c.x.once()
+				u, _ := url.Parse(resp.Header.Get("Location"))
+				if q := u.Query(); q.Get("error") != c.want || c.want != "" && (q.Get("state") != c.x.query.Get("state") || !strings.HasPrefix(u.String(), callback+"?")) {
+					t.Errorf("%s", u)
+				}
+			})
+		}
+	})
+}
+
+// Who signs out, or lets somebody else sign in, closes what the browser could open.
+func TestBrowserIsClosed(t *testing.T) {
+	kc := keycloak(t)
+	ctx := context.Background()
+	defer kc.Restart(ctx)
+	logout := func(r *rig, b *idptest.Browser, q url.Values) {
+		t.Helper()
+		at := r.realm("rot") + "/protocol/openid-connect/logout?" + q.Encode()
+		if q.Get("id_token_hint") == "" { // Keycloak asks the person
+			if _, err := b.Visit(ctx, at, "never", nil); err != nil && !strings.Contains(err.Error(), "without a form") {
+				t.Fatal(err)
+			}
+			return
+		}
+		if _, _, err := b.Get(ctx, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		end  func(r *rig, b *idptest.Browser, k *tokens)
+		dead bool // the primary is
+		next bool // somebody else goes on
+	}{
+		"a logout with a hint": {end: func(r *rig, b *idptest.Browser, k *tokens) {
+			logout(r, b, url.Values{"id_token_hint": {k.IDToken}})
+		}},
+		"a logout by a person": {end: func(r *rig, b *idptest.Browser, _ *tokens) { logout(r, b, url.Values{"client_id": {"web"}}) }},
+		"somebody else": {next: true, end: func(r *rig, b *idptest.Browser, _ *tokens) {
+			b.Take("KEYCLOAK_IDENTITY", &idptest.Browser{})
+			b.Take("AUTH_SESSION_ID", &idptest.Browser{})
+			r.tab("rot", "spa", "", b).signIn("bob")
+		}},
+		"a logout in the outage": {dead: true, end: func(r *rig, b *idptest.Browser, k *tokens) {
+			logout(r, b, url.Values{"id_token_hint": {k.IDToken}})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := kc.Restart(ctx); err != nil {
+				t.Fatal(err)
+			}
+			r := newRig(t, kc.URL())
+			b := &idptest.Browser{}
+			k := r.tab("rot", "web", "web-secret", b).signIn("alice")
+			was := b.Clone() // somebody kept her cookies
+			if !c.dead {
+				c.end(r, b, k)
+			}
+			kc.Kill()
+			if c.dead {
+				if code, _ := r.tab("rot", "web", "web-secret", was).silent(); code == "" {
+					t.Fatal("not served")
+				}
+				c.end(r, b, k)
+			}
+			if resp, _ := r.tab("rot", "web", "web-secret", was).once(); resp.Header.Get("Location") != "" {
+				t.Error("her doors are open to her old cookies")
+			}
+			if resp, _ := r.tab("rot", "web", "web-secret", b).once(); resp.Header.Get("Location") != "" {
+				t.Error("her doors are open to the browser")
+			}
+			if c.next {
+				x := r.tab("rot", "spa", "", b)
+				code, _ := x.silent()
+				if k := x.redeem(code); !k.byBackup() || k.claim("preferred_username") != "bob" {
+					t.Errorf("the next one: %v", k)
+				}
+			}
+			r.restart()
+			if resp, _ := r.tab("rot", "web", "web-secret", was).once(); resp.Header.Get("Location") != "" {
+				t.Error("after a restart her doors are open")
+			}
+		})
+	}
+}
+
+// Browsers do as with the primary alone: tabs in flight at once, an authorization that was begun and never finished, another
+// issuer on the same host.
+func TestBrowserTabs(t *testing.T) {
+	kc := keycloak(t)
+	r := newRig(t, kc.URL())
+	ctx := context.Background()
+	b := &idptest.Browser{}
+	r.tab("rot", "web", "web-secret", b).signIn("alice")
+	// Two tabs are restored at once: both answers replace the cookies, in an order that nobody knows.
+	first, second := r.tab("rot", "web", "web-secret", b), r.tab("rot", "spa", "", b)
+	one, two := b.Clone(), b.Clone()
+	first.browser, second.browser = one, two
+	code1, _ := first.silent()
+	code2, _ := second.silent()
+	n := r.learnedFlow("authorization")
+	// A third begins with cookies whose code nobody has redeemed yet.
+	third := r.tab("rot", "web", "web-secret", two).with("scope", "openid")
+	code3, _ := third.silent()
+	for x, code := range map[*tab]string{first: code1, second: code2, third: code3} {
+		if k := x.redeem(code); k.AccessToken == "" {
+			t.Fatalf("%v", k)
+		}
+	}
+	// One is begun and left.
+	r.tab("rot", "web", "web-secret", two.Clone()).with("prompt", "login").once()
+	// Somebody signs in at another issuer of the same host with the same browser.
+	elsewhere := r.tab("norot", "web", "web-secret", two)
+	elsewhere.signIn("bob")
+	waitFor(t, "they are learned", func() bool { return r.learnedFlow("authorization") >= n+4 })
+	kc.Kill()
+	defer kc.Restart(ctx)
+	for _, x := range []*tab{
+		r.tab("rot", "web", "web-secret", two), r.tab("rot", "spa", "", two), r.tab("rot", "web", "web-secret", two).with("scope", "openid"),
+		r.tab("norot", "web", "web-secret", two),
+	} {
+		code, _ := x.silent()
+		k := x.redeem(code)
+		if want := map[string]string{"rot": "alice", "norot": "bob"}[x.realm]; !k.byBackup() || k.claim("preferred_username") != want {
+			t.Errorf("%s %s: %v, want %s", x.realm, x.query.Get("client_id"), k, want)
+		}
+	}
+	t.Run("after a restart", func(t *testing.T) {
+		r.restart()
+		x := r.tab("rot", "spa", "", two)
+		code, _ := x.silent()
+		if k := x.redeem(code); !k.byBackup() {
+			t.Errorf("%v", k)
+		}
+	})
+	t.Run("a private window", func(t *testing.T) {
+		if resp, _ := r.tab("rot", "web", "web-secret", &idptest.Browser{}).once(); resp.Header.Get("Location") != "" {
+			t.Error(resp.Header)
+		}
+	})
 }

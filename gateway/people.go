@@ -35,7 +35,9 @@ func (g *Gateway) showLimited(w http.ResponseWriter, r *http.Request, v *visit) 
 		g.c.Log.Error("a page cannot be drawn", "tenant", v.tenant.Name, "error", err)
 		return false
 	}
-	g.note(v, "refused", "primary_away", "page")
+	if v.refusal == nil { // else the line is there
+		g.note(v, "refused", "primary_away", "page")
+	}
 	return true
 }
 

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type browsers struct {
 	begun   map[session.ID][]*begun             // by browser
 	codes   map[session.ID]*tied                // by the code's look-up
 	opened  map[session.ID]*session.BrowserKey  // what was opened or made a moment ago, by look-up
+	users   map[session.ID]user                 // who signed in a moment ago
 	former  map[session.ID]session.ArtifactKeys // what the browser held before the primary replaced its cookies
 	expires []expiry
 }
@@ -56,7 +58,7 @@ const (
 func newBrowsers(now func() time.Time) *browsers {
 	return &browsers{
 		now: now, begun: map[session.ID][]*begun{}, codes: map[session.ID]*tied{}, opened: map[session.ID]*session.BrowserKey{},
-		former: map[session.ID]session.ArtifactKeys{},
+		former: map[session.ID]session.ArtifactKeys{}, users: map[session.ID]user{},
 	}
 }
 
@@ -187,6 +189,25 @@ func (b *browsers) remember(lookup session.ID, k *session.BrowserKey) {
 	}
 }
 
+func (b *browsers) user(whose session.ID) user {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.users[whose]
+}
+
+func (b *browsers) uses(whose session.ID, u user) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.users) < maxTied {
+		b.users[whose] = u
+		b.later(recentFor, func() {
+			if b.users[whose] == u {
+				delete(b.users, whose)
+			}
+		})
+	}
+}
+
 func (b *browsers) forget(lookup session.ID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -245,21 +266,30 @@ func (x *tied) learned(ctx context.Context, g *Gateway, t *trip, le *flow.Lesson
 			out.Replaced = append(out.Replaced, ks.Lookup)
 		}
 	}
-	switch {
-	case k == nil:
+	// Somebody else signed in with this browser: what the former one could open is closed.
+	if k != nil && k.Subject != sub {
+		out.Former, k = append(out.Former, s.Device(v.tenant.Name, v.issuer.ID, k)), nil
+	}
+	if k == nil {
 		k = session.NewBrowserKey(sub)
-	case k.Subject != sub: // somebody else signed in with this browser: what the former one could open is closed
-		out.Former = s.Device(v.tenant.Name, v.issuer.ID, k)
-		k = session.NewBrowserKey(sub)
+	}
+	whose := g.browserKeys(v.tenant.Name, v.issuer.ID, x.browser, "").Lookup
+	if was, err := g.user(ctx, v, whose); err != nil {
+		g.Counts.Unlearned(v.tenant.Name, "backup_failed")
+		return nil
+	} else if !was.Device.Zero() && was.Subject != m.Subject && !slices.Contains(out.Former, was.Device) {
+		out.Former = append(out.Former, was.Device)
 	}
 	wrapped, err := k.Wrap(v.tenant.Name, now)
 	if err != nil {
 		g.Counts.Unlearned(v.tenant.Name, "seal")
 		return nil
 	}
-	g.browsers.remember(now.Lookup, k)
 	out.Device = s.Device(v.tenant.Name, v.issuer.ID, k)
+	g.browsers.remember(now.Lookup, k)
+	g.browsers.uses(whose, user{m.Subject, out.Device})
 	out.Kept = append(out.Kept,
+		session.SealedDoor{Kind: session.Browser, Lookup: whose},
 		session.SealedDoor{Kind: session.Browser, Lookup: now.Lookup, Wrapped: wrapped, Ends: now.Ends},
 		session.SealedDoor{Kind: session.RedirectURI, Lookup: g.redirectPlace(v, x.ask)},
 	)
@@ -290,6 +320,18 @@ func (x *tied) learned(ctx context.Context, g *Gateway, t *trip, le *flow.Lesson
 	}
 	out.Sealed = *sealed
 	return &out
+}
+
+// user is who is signed in with a browser.
+type user struct{ Subject, Device session.ID }
+
+// user is who was last seen to sign in with a browser.
+func (g *Gateway) user(ctx context.Context, v *visit, whose session.ID) (user, error) {
+	if u := g.browsers.user(whose); !u.Device.Zero() {
+		return u, nil
+	}
+	h, err := g.c.Backup.Held(ctx, v.tenant.Name, whose)
+	return user{h.Subject, h.Device}, err
 }
 
 // redirectPlace is where it is kept that the primary has sent people to a client's redirect URI.

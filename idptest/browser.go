@@ -107,6 +107,29 @@ func (b *Browser) Get(ctx context.Context, at string) (*http.Response, string, e
 	return b.do(req)
 }
 
+// Cookie is the value of a cookie, "" where there is none.
+func (b *Browser) Cookie(name string) string {
+	for k, v := range b.cookies {
+		if strings.HasSuffix(k, "\x00"+name) {
+			return v
+		}
+	}
+	return ""
+}
+
+// Take takes a cookie over from another browser; the other's lack of it too.
+func (b *Browser) Take(name string, from *Browser) {
+	maps.DeleteFunc(b.cookies, func(k, _ string) bool { return strings.HasSuffix(k, "\x00"+name) })
+	for k, v := range from.cookies {
+		if strings.HasSuffix(k, "\x00"+name) {
+			if b.cookies == nil {
+				b.cookies = map[string]string{}
+			}
+			b.cookies[k] = v
+		}
+	}
+}
+
 // Clone is the same browser with cookies of its own from here on.
 func (b *Browser) Clone() *Browser {
 	return &Browser{Transport: b.Transport, cookies: maps.Clone(b.cookies)}

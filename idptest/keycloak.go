@@ -189,8 +189,11 @@ func StartKeycloak(ctx context.Context, dir string) (*Keycloak, error) {
 	return k, k.Restart(ctx)
 }
 
-// Restart starts the instance again and waits until it is ready.
+// Restart starts the instance again, where it has ended, and waits until it is ready.
 func (k *Keycloak) Restart(ctx context.Context) error {
+	if k.p != nil && !k.p.over() {
+		return nil
+	}
 	return k.start(ctx, append(fastJVM, "-XX:SharedArchiveFile="+filepath.Join(keycloakDir(), "kc.jsa"), "-Xshare:auto"), os.Environ())
 }
 

@@ -73,9 +73,12 @@ func StartOIDCProvider(ctx context.Context, dir string, o OIDCProviderOptions) (
 	return p, p.Restart(ctx)
 }
 
-// Restart starts the instance again and waits until it is ready. Seldom, and for no reason that was found, Node stays without
+// Restart starts the instance again, where it has ended, and waits until it is ready. Seldom, and for no reason that was found, Node stays without
 // a word before it listens: then it is started once more, and what its threads waited for is told on standard error.
 func (o *OIDCProvider) Restart(ctx context.Context) error {
+	if o.p != nil && !o.p.over() {
+		return nil
+	}
 	err := o.restart(ctx, 25*time.Second)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		fmt.Fprintf(os.Stderr, "oidc-provider is started once more: %v\n", err)

@@ -93,6 +93,15 @@ func (p *Process) Signal(s syscall.Signal) error {
 	}
 }
 
+func (p *Process) over() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
