@@ -187,6 +187,14 @@ type Reply struct {
 	Fill   string      `cbor:"3,keyasint"` // where the presented artifact stands in Body; "" for nowhere
 	Grant  session.ID  `cbor:"4,keyasint"`
 	Issued []Issued    `cbor:"-"` // stays in the backup
+	// Post is set where the reply is a page that posts a form to the application: the gateway draws it.
+	Post *Post `cbor:"5,keyasint,omitempty"`
+}
+
+// Post is an authorization response in the OAuth 2.0 Form Post Response Mode.
+type Post struct {
+	Action     string      `cbor:"0,keyasint"`
+	Parameters [][2]string `cbor:"1,keyasint"`
 }
 
 // Issued is a token that the backup made and must recognise.

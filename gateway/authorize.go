@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"understudy/flow"
 	"understudy/flow/oauth"
+	"understudy/gateway/page"
 	"understudy/health"
 	"understudy/session"
 )
@@ -36,7 +38,7 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	v.id = requestID()
 	v.nameBrowser()
 	if v.browser != "" && v.exchange.Ask().Door != nil {
-		g.browsers.begin(g.browserID(v), &begun{ask: v.exchange.Ask(), issuer: v.issuer, at: v.began})
+		g.browsers.begin(g.browserID(v), &begun{ask: v.exchange.Ask(), issuer: v.issuer, request: v.navigation, at: v.began})
 	}
 }
 
@@ -210,10 +212,26 @@ func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *vis
 	if v.refusal == nil { // else the line is there
 		g.note(v, "refused", rule, "prompt_none")
 	}
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Location", oauth.ErrorLocation(ask, issuer, code, "understudy: "+rule))
-	w.WriteHeader(http.StatusFound)
+	reply := oauth.ErrorResponse(ask, issuer, code, "understudy: "+rule)
+	if reply.Post != nil {
+		return g.showPost(w, r, v, reply.Post) == nil
+	}
+	maps.Copy(w.Header(), reply.Header)
+	w.WriteHeader(reply.Status)
 	return true
+}
+
+// showPost draws the page that posts a response to the application.
+func (g *Gateway) showPost(w http.ResponseWriter, r *http.Request, v *visit, p *flow.Post) error {
+	f := page.FormPost{Tenant: v.tenant.DisplayName, Action: p.Action}
+	for _, x := range p.Parameters {
+		f.Parameters = append(f.Parameters, page.Parameter{Name: x[0], Value: x[1]})
+	}
+	err := g.pages.FormPost(w, r, f)
+	if err != nil {
+		g.c.Log.Error("a page cannot be drawn", "tenant", v.tenant.Name, "error", err)
+	}
+	return err
 }
 
 // ownCode answers the redemption of a code of the backup's.

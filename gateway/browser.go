@@ -198,7 +198,8 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 		return nil
 	}
 	sets, location := len(resp.Header["Set-Cookie"]) > 0, resp.Header.Get("Location")
-	if !sets && location == "" {
+	form := resp.StatusCode == http.StatusOK && isHTML(resp.Header) && g.browsers.awaitsForm(g.browserID(v))
+	if !sets && location == "" && !form {
 		return nil
 	}
 	before := t.holds(out)
@@ -210,6 +211,9 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 	}
 	if location != "" && resp.StatusCode/100 == 3 {
 		g.tie(v, before, after, resp.StatusCode, location)
+	}
+	if form {
+		g.posted(v, before, after, resp)
 	}
 	return nil
 }

@@ -31,6 +31,9 @@ type lesson struct {
 	o    *outcome
 	sent time.Time
 	held string // for a late reply: the artifact that the client still holds
+	// front is an authorization response without a code, to a visit; then nothing else is set.
+	front *tied
+	v     *visit
 }
 
 const (
@@ -58,6 +61,42 @@ func (l *learner) offer(t *trip, o *outcome, held string) {
 		l.waiting.Add(-1)
 		l.g.Counts.Unlearned(t.v.tenant.Name, "queue_full")
 	}
+}
+
+// offerFront takes an authorization response in which all is there.
+func (l *learner) offerFront(v *visit, x *tied) {
+	l.waiting.Add(1)
+	select {
+	case l.queue <- &lesson{front: x, v: v}:
+	default:
+		l.waiting.Add(-1)
+		l.g.Counts.Unlearned(v.tenant.Name, "queue_full")
+	}
+}
+
+// sealFront makes of an authorization response without a code the message for the backup.
+func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []*backup.Learned {
+	mine := *v // pages lie at paths of no issuer's
+	v, mine.issuer = &mine, x.issuer
+	le := x.answer.Lesson(x.request, x.ask)
+	if le.Record == nil {
+		l.g.Counts.Unlearned(v.tenant.Name, le.Unlearned)
+		return nil
+	}
+	why, s := "", l.g.c.Seal
+	if v.issuer.problem != "" {
+		why = "keys_not_mergeable"
+	}
+	m := &backup.Learned{
+		Tenant: v.tenant.Name, Issuer: v.issuer.ID, Sent: v.began.UnixNano(), Interactive: le.Interactive, AuthTime: le.AuthTime, Unlearned: why,
+		Client:  s.Pseudonym("client", v.tenant.Name, v.issuer.ID, x.ask.Client.ID),
+		Subject: s.Pseudonym("subject", v.tenant.Name, v.issuer.ID, le.Record.Subject),
+		Session: s.Pseudonym("session", v.tenant.Name, v.issuer.ID, le.Record.SID), ClientAuth: "none", HabitKey: s.HabitKey(le.Record),
+	}
+	if b := x.learned(ctx, l, v, le, m); b != nil {
+		return []*backup.Learned{b}
+	}
+	return nil
 }
 
 // dueEvery is how often it is learned anew what a caller of the introspection endpoint is told: it may ask for every request
@@ -162,6 +201,9 @@ func (l *learner) keep(ctx context.Context, ms []*backup.Learned) {
 
 // seal makes of an approved exchange the messages for the backup.
 func (l *learner) seal(ctx context.Context, x *lesson) (ms []*backup.Learned) {
+	if x.front != nil {
+		return l.sealFront(ctx, x.front, x.v)
+	}
 	t := x.t
 	if x.held == "" {
 		l.g.shadow(ctx, t, x.o)
@@ -185,8 +227,8 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []*backup.Learned) {
 	if len(le.Artifacts) > 0 || t.ask.Artifact.Kind != session.Code {
 		ms = append(ms, m)
 	}
-	if browser != nil {
-		if b := browser.learned(ctx, l.g, t, le, m); b != nil {
+	if browser != nil && browser.redeemedBy(t) {
+		if b := browser.learned(ctx, l, t.v, le, m); b != nil {
 			ms = append(ms, b)
 		}
 	}
@@ -213,14 +255,7 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 		t.place = t.lookup
 	}
 	if why == "" {
-		switch err := l.signedHere(ctx, v, le.Record); {
-		case errors.Is(err, errOtherIssuer):
-			why = "other_issuer"
-		case errors.Is(err, errWrongAlg):
-			why = "wrong_algorithm"
-		case err != nil:
-			why = "unknown_key"
-		}
+		why = l.unsigned(ctx, v, le.Record.AccessToken, le.Record.IDToken)
 	}
 	if why != "" && byItself(t.ask.Artifact.Kind) {
 		l.g.Counts.Unlearned(v.tenant.Name, why) // nothing follows from it that would have to be told apart
@@ -292,10 +327,22 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 	return m
 }
 
-// signedHere checks that everything in a record was signed by keys that the primary publishes: the backup signs with no
+// unsigned says why tokens are not signed by keys that the primary publishes, "" where they are: the backup signs with no
 // algorithm that the primary does not use.
-func (l *learner) signedHere(ctx context.Context, v *visit, r *session.Record) error {
-	for _, tok := range []*session.Token{r.AccessToken, r.IDToken} {
+func (l *learner) unsigned(ctx context.Context, v *visit, ts ...*session.Token) string {
+	switch err := l.signedHere(ctx, v, ts...); {
+	case err == nil:
+		return ""
+	case errors.Is(err, errOtherIssuer):
+		return "other_issuer"
+	case errors.Is(err, errWrongAlg):
+		return "wrong_algorithm"
+	}
+	return "unknown_key"
+}
+
+func (l *learner) signedHere(ctx context.Context, v *visit, ts ...*session.Token) error {
+	for _, tok := range ts {
 		if tok == nil {
 			continue
 		}

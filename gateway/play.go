@@ -90,6 +90,14 @@ func (t *trip) playNow(ctx context.Context, trigger string) played {
 		return played{t.refuse(no), no}
 	}
 	t.g.Counts.Answered(p.Tenant, p.Flow, trigger)
+	if reply.Post != nil {
+		rec := &recorder{h: http.Header{"Cache-Control": {"no-store"}}}
+		if err := t.g.showPost(rec, t.v.navigation.HTTP, t.v, reply.Post); err != nil {
+			no := flow.NotNow("backup_failed")
+			return played{t.refuse(no), no}
+		}
+		return played{t.reply(rec.status, rec.h, rec.body), nil}
+	}
 	return played{t.reply(reply.Status, reply.Header, t.fill(reply)), nil}
 }
 

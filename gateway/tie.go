@@ -28,18 +28,19 @@ type browsers struct {
 
 // begun is an authorization request that was not answered yet.
 type begun struct {
-	ask    *flow.Ask
-	issuer *issuer
-	at     time.Time
+	ask     *flow.Ask
+	issuer  *issuer
+	request *flow.Request
+	at      time.Time
 }
 
 // tied is an authorization request with its answer.
 type tied struct {
 	*begun
-	browser       string
-	before, after holding
-	params        session.Object
-	status        int
+	browser string
+	after   holding
+	answer  *oauth.Redirected
+	status  int
 }
 
 type expiry struct {
@@ -115,13 +116,13 @@ func (b *browsers) begin(id session.ID, x *begun) {
 	})
 }
 
-// match finds the request that a redirect answers, the newest first.
-func (b *browsers) match(id session.ID, location string) (*begun, *oauth.Redirected) {
+// match finds the request that a response answers, the newest first.
+func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) (*begun, *oauth.Redirected) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	xs := b.begun[id]
 	for i := len(xs) - 1; i >= 0; i-- {
-		if r := oauth.ReadRedirect(location, xs[i].ask); r != nil {
+		if r := read(xs[i].ask); r != nil {
 			x := xs[i]
 			if b.begun[id] = append(xs[:i:i], xs[i+1:]...); len(b.begun[id]) == 0 {
 				delete(b.begun, id)
@@ -130,6 +131,13 @@ func (b *browsers) match(id session.ID, location string) (*begun, *oauth.Redirec
 		}
 	}
 	return nil, nil
+}
+
+// awaitsForm says whether an answer to a request of the browser's comes in a page.
+func (b *browsers) awaitsForm(id session.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.begun[id], func(x *begun) bool { return x.ask.Params["response_mode"] == "form_post" })
 }
 
 // put remembers what a code came of.
@@ -222,8 +230,13 @@ func (g *Gateway) browserID(v *visit) session.ID {
 
 // tie notes that a redirect answers an authorization request of the browser's.
 func (g *Gateway) tie(v *visit, before, after holding, status int, location string) {
-	x, r := g.browsers.match(g.browserID(v), location)
-	if x == nil || r.Code == "" {
+	x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected { return oauth.ReadRedirect(location, ask) })
+	g.answered(v, x, r, before, after, status)
+}
+
+// answered notes that an authorization request of the browser's was answered.
+func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, after holding, status int) {
+	if x == nil || r.Error != "" {
 		return
 	}
 	names := v.tenant.SessionCookies
@@ -231,24 +244,30 @@ func (g *Gateway) tie(v *visit, before, after holding, status int, location stri
 		g.Counts.Unlearned(v.tenant.Name, "no_session_cookie")
 		return
 	}
-	t := &tied{begun: x, browser: v.browser, before: before, after: after, params: r.Params, status: status}
-	g.browsers.put(g.c.Seal.Lookup(session.Code, v.tenant.Name, x.issuer.ID, r.Code), t)
 	if a, b := after.text(names), before.text(names); b != "" && a != b {
 		was := g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, b)
 		g.browsers.replaced(g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, a).Lookup, was)
+	}
+	t := &tied{begun: x, browser: v.browser, after: after, answer: r, status: status}
+	if r.Code == "" {
+		g.learner.offerFront(v, t)
+	} else {
+		g.browsers.put(g.c.Seal.Lookup(session.Code, v.tenant.Name, x.issuer.ID, r.Code), t)
 	}
 }
 
 // maxFormer bounds how often a browser's cookies may have been replaced since something of it was kept.
 const maxFormer = 8
 
-// learned makes of a redeemed code's record the message about the browser that it came of; nil where there is none. m is the
-// message about the redemption itself.
-func (x *tied) learned(ctx context.Context, g *Gateway, t *trip, le *flow.Lesson, m *backup.Learned) *backup.Learned {
-	v, s, names := t.v, g.c.Seal, t.v.tenant.SessionCookies
-	if x.ask.Client.ID != t.ask.Client.ID || x.ask.Params["redirect_uri"] != t.ask.Params["redirect_uri"] || x.issuer.ID != v.issuer.ID {
-		return nil // the primary takes care of itself; here it is tied to nothing
-	}
+// redeemedBy says whether a redemption is that of the code: else the primary takes care of itself, and it is tied to nothing.
+func (x *tied) redeemedBy(t *trip) bool {
+	return x.ask.Client.ID == t.ask.Client.ID && x.ask.Params["redirect_uri"] == t.ask.Params["redirect_uri"] && x.issuer.ID == t.v.issuer.ID
+}
+
+// learned makes of what was approved the message about the browser that it came of; nil where there is none. m is the message
+// about the redemption of the code, or has what such a message has.
+func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesson, m *backup.Learned) *backup.Learned {
+	g, s, names := l.g, l.g.c.Seal, v.tenant.SessionCookies
 	sub := le.Record.Subject
 	if sub == "" {
 		g.Counts.Unlearned(v.tenant.Name, "no_subject")
@@ -307,12 +326,15 @@ func (x *tied) learned(ctx context.Context, g *Gateway, t *trip, le *flow.Lesson
 		}
 	}
 	out.Presented = app.Lookup
+	rec := *le.Record
+	if out.Unlearned == "" {
+		rec.Front, out.Unlearned = x.front(ctx, l, v, &rec)
+	}
 	if out.Unlearned != "" {
 		out.Sealed = session.Sealed{Record: session.NewID(), Doors: []session.SealedDoor{{Kind: app.Kind, Lookup: app.Lookup}}}
 		return &out
 	}
-	rec := *le.Record
-	rec.Asked, rec.Resource, rec.Redirect, rec.RedirectStatus = x.ask.Scope, x.ask.Resource, x.params, x.status
+	rec.Asked, rec.Resource, rec.Redirect, rec.RedirectStatus = x.ask.Scope, x.ask.Resource, x.answer.Params, x.status
 	sealed, err := session.Seal(&rec, app)
 	if err != nil {
 		g.Counts.Unlearned(v.tenant.Name, "seal")
@@ -320,6 +342,33 @@ func (x *tied) learned(ctx context.Context, g *Gateway, t *trip, le *flow.Lesson
 	}
 	out.Sealed = *sealed
 	return &out
+}
+
+// front reads the tokens of the authorization response, which must be about the person of the record.
+func (x *tied) front(ctx context.Context, l *learner, v *visit, rec *session.Record) (*session.Front, string) {
+	if x.answer.IDToken == "" && x.answer.AccessToken == "" {
+		return nil, ""
+	}
+	front, why := x.answer.Front(v.issuer.ID)
+	if why != "" {
+		return nil, why
+	}
+	if why := l.unsigned(ctx, v, front.IDToken, front.AccessToken); why != "" {
+		return nil, why
+	}
+	for _, t := range []struct {
+		token string
+		read  *session.Token
+	}{{x.answer.IDToken, front.IDToken}, {x.answer.AccessToken, front.AccessToken}} {
+		switch {
+		case t.read == nil:
+		case !v.issuer.signed(t.token, t.read):
+			return nil, "unknown_key"
+		case t.read.Claims.Text("sub") != rec.Subject:
+			return nil, "subject_changed"
+		}
+	}
+	return front, ""
 }
 
 // user is who is signed in with a browser.

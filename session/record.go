@@ -46,8 +46,17 @@ type Record struct {
 	// Redirect holds the parameters of the authorization response (RFC 6749, section 4.1.2) in their order, as JSON strings;
 	// the values of state and of codes and tokens are left out (JSON null). Nil: the record is of no browser's.
 	Redirect Object `cbor:"17,keyasint,omitempty"`
+	// Front are the tokens of the authorization response; nil: it had none.
+	Front *Front `cbor:"19,keyasint,omitempty"`
 	// RedirectStatus is the HTTP status of the authorization response.
 	RedirectStatus int `cbor:"18,keyasint,omitempty"`
+}
+
+// Front are the tokens of an authorization response, without signatures.
+type Front struct {
+	IDToken     *Token `cbor:"0,keyasint,omitempty"`
+	AccessToken *Token `cbor:"1,keyasint,omitempty"`
+	Opaque      *Look  `cbor:"2,keyasint,omitempty"`
 }
 
 // RecordFormat is the newest Record.Format.

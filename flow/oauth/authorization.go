@@ -1,7 +1,6 @@
 package oauth
 
 import (
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -31,6 +30,24 @@ const CodeLifetime = time.Minute
 var passingParameters = []string{
 	"state", "nonce", "code_challenge", "prompt", "login_hint", "id_token_hint", "max_age", "ui_locales", "display",
 	"client-request-id", "client_info",
+}
+
+// responseTypes are those whose answers are understood (OAuth 2.0 Multiple Response Type Encoding Practices, section 5).
+var responseTypes = map[string]bool{
+	"code": true, "id_token": true, "id_token token": true, "token id_token": true, "token": true, "code id_token": true, "id_token code": true,
+	"code token": true, "code id_token token": true, "code token id_token": true,
+}
+
+// responseMode is how the answer to a request is returned: where the request does not say it, in the query, or in the
+// fragment where there are tokens in it.
+func responseMode(ps map[string]string) string {
+	switch {
+	case ps["response_mode"] != "":
+		return ps["response_mode"]
+	case ps["response_type"] == "code":
+		return "query"
+	}
+	return "fragment"
 }
 
 // Match implements flow.Flow.
@@ -81,10 +98,14 @@ func (x *authorization) unlearned() string {
 		return "no_client"
 	case f.Has("request") || f.Has("request_uri"):
 		return "request_object"
-	case f.Get("response_type") != "code":
+	case !responseTypes[f.Get("response_type")]:
 		return "response_type"
-	case f.Get("response_mode") != "" && f.Get("response_mode") != "query" && f.Get("response_mode") != "fragment":
+	case !slices.Contains([]string{"", "query", "fragment", "form_post"}, f.Get("response_mode")):
 		return "response_mode"
+	case strings.Contains(f.Get("response_type"), "id_token") && f.Get("nonce") == "":
+		return "nonce" // OpenID Connect Core, sections 3.2.2.1 and 3.3.2.11
+	case f.Get("response_type") != "code" && f.Get("response_mode") == "query":
+		return "response_mode" // tokens do not go into a query (OAuth 2.0 Multiple Response Type Encoding Practices, section 5)
 	case err != nil || u.Scheme == "" || u.Fragment != "" || strings.Contains(f.Get("redirect_uri"), "#"):
 		return "redirect_uri"
 	case f.Has("dpop_jkt"):
@@ -120,11 +141,7 @@ func (x *authorization) door() []string {
 			challenge = "plain" // RFC 7636, section 4.3
 		}
 	}
-	mode := f.Get("response_mode")
-	if mode == "" {
-		mode = "query"
-	}
-	out := []string{f.Get("client_id"), f.Get("redirect_uri"), f.Get("response_type"), mode, challenge,
+	out := []string{f.Get("client_id"), f.Get("redirect_uri"), f.Get("response_type"), responseMode(x.ask.Params), challenge,
 		session.Joined(slices.Sorted(slices.Values(x.ask.Scope))...), session.Joined(slices.Sorted(slices.Values(x.ask.Resource))...)}
 	var rest []string
 	for name, vs := range f {
@@ -137,56 +154,6 @@ func (x *authorization) door() []string {
 		}
 	}
 	return append(out, slices.Sorted(slices.Values(rest))...)
-}
-
-// Redirected is an authorization response (RFC 6749, section 4.1.2).
-type Redirected struct {
-	Code, Error string
-	// Params are its parameters in their order; the values of those that belong to this response alone are null.
-	Params session.Object
-}
-
-// ReadRedirect reads a redirect as the answer to an authorization request, or returns nil where it is none: it leads to
-// another place, or carries another state.
-func ReadRedirect(location string, ask *flow.Ask) *Redirected {
-	want := ask.Params["redirect_uri"]
-	sep := "?"
-	if ask.Params["response_mode"] == "fragment" {
-		sep = "#"
-	} else if strings.Contains(want, "?") {
-		sep = "&"
-	}
-	rest, ok := strings.CutPrefix(location, want+sep)
-	if !ok {
-		return nil
-	}
-	rest, _, _ = strings.Cut(rest, "#")
-	out := &Redirected{}
-	seen := map[string]bool{}
-	state := ""
-	for pair := range strings.SplitSeq(rest, "&") {
-		name, value, _ := strings.Cut(pair, "=")
-		name, err1 := url.QueryUnescape(name)
-		value, err2 := url.QueryUnescape(value)
-		if err1 != nil || err2 != nil || seen[name] || len(out.Params) == 32 {
-			return nil
-		}
-		seen[name] = true
-		m := session.Member{Name: name, Value: session.Quote(value)}
-		switch name {
-		case "code":
-			out.Code, m.Value = value, []byte("null")
-		case "state":
-			state, m.Value = value, []byte("null")
-		case "error":
-			out.Error = value
-		}
-		out.Params = append(out.Params, m)
-	}
-	if state != ask.Params["state"] || out.Code == "" && out.Error == "" {
-		return nil
-	}
-	return out
 }
 
 // Answer implements flow.Flow.
@@ -206,18 +173,7 @@ func (Authorization) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 			return nil, flow.NotNow("max_age")
 		}
 	}
-	code := p.Opaque(session.Look{Length: 43, Charset: "base64url"})
-	bound := map[string]string{}
-	for _, name := range []string{"redirect_uri", "code_challenge", "code_challenge_method", "nonce", "state"} {
-		if v, ok := ps[name]; ok {
-			bound[name] = v
-		}
-	}
-	return &flow.Reply{
-		Status: r.RedirectStatus,
-		Header: http.Header{"Location": {location(ps, r.Redirect, code)}, "Cache-Control": {"no-store"}, "Referrer-Policy": {"no-referrer"}},
-		Issued: []flow.Issued{{Kind: session.OwnCode, Value: code, Ends: p.Now.Add(CodeLifetime), Bound: bound}},
-	}, nil
+	return respond(p)
 }
 
 // samePerson refuses where the application asks for somebody whose session this is not, or may not be.
@@ -244,57 +200,4 @@ func samePerson(r *session.Record, ps map[string]string) *flow.Refusal {
 		}
 	}
 	return flow.NotNow("other_user")
-}
-
-// location is the redirect to the application: the parameters that the primary's had, in its order.
-func location(ps map[string]string, learned session.Object, code string) string {
-	at := ps["redirect_uri"]
-	switch {
-	case ps["response_mode"] == "fragment":
-		at += "#"
-	case strings.Contains(at, "?"):
-		at += "&"
-	default:
-		at += "?"
-	}
-	first := true
-	add := func(name, value string) {
-		if !first {
-			at += "&"
-		}
-		first = false
-		at += url.QueryEscape(name) + "=" + url.QueryEscape(value)
-	}
-	seen := false
-	for _, m := range learned {
-		switch m.Name {
-		case "code":
-			add("code", code)
-		case "state":
-			seen = true
-			if v, ok := ps["state"]; ok {
-				add("state", v)
-			}
-		default:
-			add(m.Name, learned.Text(m.Name))
-		}
-	}
-	if v, ok := ps["state"]; ok && !seen {
-		add("state", v)
-	}
-	return at
-}
-
-// ErrorLocation is the redirect that tells an application why nobody was signed in (RFC 6749, section 4.1.2.1; OpenID Connect
-// Core, section 3.1.2.6). The caller has made sure that the redirect URI is the client's.
-func ErrorLocation(ask *flow.Ask, issuer, code, description string) string {
-	ps := map[string]string{"redirect_uri": ask.Params["redirect_uri"], "response_mode": ask.Params["response_mode"]}
-	if s, ok := ask.Params["state"]; ok {
-		ps["state"] = s
-	}
-	o := session.Object{{Name: "error", Value: session.Quote(code)}, {Name: "error_description", Value: session.Quote(description)}}
-	if issuer != "" {
-		o = append(o, session.Member{Name: "iss", Value: session.Quote(issuer)})
-	}
-	return location(ps, o, "")
 }

@@ -1,0 +1,243 @@
+package gateway_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/net/html"
+
+	"understudy/idptest"
+	"understudy/session"
+)
+
+// response reads an authorization response as the application gets it, in whatever mode.
+func (x *tab) response() (names []string, params url.Values) {
+	x.t.Helper()
+	resp, body := x.once()
+	raw := ""
+	switch mode := x.query.Get("response_mode"); {
+	case mode == "form_post":
+		if resp.StatusCode != http.StatusOK {
+			x.t.Fatalf("%d %.300s", resp.StatusCode, body)
+		}
+		return form(x.t, body)
+	default:
+		u, err := resp.Location()
+		if err != nil || !strings.HasPrefix(u.String(), callback) {
+			x.t.Fatalf("%d %v %.300s", resp.StatusCode, err, body)
+		}
+		if raw = u.RawQuery; raw == "" {
+			raw = u.EscapedFragment()
+		}
+	}
+	params = url.Values{}
+	for _, p := range strings.Split(raw, "&") {
+		n, v, _ := strings.Cut(p, "=")
+		v, err := url.QueryUnescape(v)
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		names = append(names, n)
+		params.Add(n, v)
+	}
+	return names, params
+}
+
+// form reads the form of a page.
+func form(t *testing.T, page string) (names []string, params url.Values) {
+	t.Helper()
+	params = url.Values{}
+	z := html.NewTokenizer(strings.NewReader(page))
+	for {
+		switch z.Next() {
+		case html.ErrorToken:
+			return names, params
+		case html.StartTagToken, html.SelfClosingTagToken:
+			tok := z.Token()
+			as := map[string]string{}
+			for _, a := range tok.Attr {
+				as[a.Key] = a.Val
+			}
+			if tok.Data == "form" && as["action"] != callback {
+				t.Fatalf("a form to %s", as["action"])
+			}
+			if tok.Data == "input" && as["name"] != "" {
+				names = append(names, as["name"])
+				params.Add(as["name"], as["value"])
+			}
+		}
+	}
+}
+
+// claims verifies a token by the key set that the gateway serves.
+func (r *rig) claims(t *testing.T, realm, token string) (header, claims session.Object) {
+	t.Helper()
+	resp, err := http.Get(r.realm(realm) + "/protocol/openid-connect/certs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set jose.JSONWebKeySet
+	if err := json.Unmarshal(b, &set); err != nil {
+		t.Fatal(err)
+	}
+	s, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := s.Verify(set)
+	if err != nil {
+		t.Fatalf("%v: %s", err, s.Signatures[0].Header.KeyID)
+	}
+	if claims, err = session.ParseObject(payload); err != nil {
+		t.Fatal(err)
+	}
+	head, _, _ := strings.Cut(token, ".")
+	if header, err = session.ParseObject([]byte(decoded(t, head))); err != nil {
+		t.Fatal(err)
+	}
+	return header, claims
+}
+
+func half(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+// Every response type and mode (OAuth 2.0 Multiple Response Type Encoding Practices; Form Post Response Mode) is answered as the
+// primary answered it, with the request's nonce and state and the hashes of what came with it.
+func TestFrontChannel(t *testing.T) {
+	kc := keycloak(t)
+	r := newRig(t, kc.URL())
+	b := &idptest.Browser{}
+	r.tab("rot", "spa", "", b).signIn("alice")
+	type kind struct{ types, mode string }
+	var kinds []kind
+	for _, types := range []string{"code", "id_token", "id_token token", "token", "code id_token", "code token", "code id_token token"} {
+		for _, mode := range []string{"query", "fragment", "form_post", ""} {
+			if mode != "query" || types == "code" {
+				kinds = append(kinds, kind{types, mode})
+			}
+		}
+	}
+	ask := func(t *testing.T, k kind) *tab {
+		x := r.tab("rot", "spa", "", b).with("response_type", k.types).with("response_mode", k.mode)
+		if !strings.Contains(k.types, "code") {
+			x.with("code_challenge", "").with("code_challenge_method", "")
+		}
+		x.t = t
+		return x
+	}
+	was := map[kind]url.Values{}
+	order := map[kind][]string{}
+	first := map[kind]*tokens{}
+	for _, k := range kinds {
+		n := r.learnedFlow("authorization")
+		x := ask(t, k)
+		order[k], was[k] = x.response()
+		if code := was[k].Get("code"); code != "" {
+			if first[k] = x.redeem(code); first[k].AccessToken == "" {
+				t.Fatalf("%v: %v", k, first[k])
+			}
+		}
+		waitFor(t, k.types+" by "+k.mode+" is learned", func() bool { return r.learnedFlow("authorization") > n })
+	}
+	time.Sleep(time.Second)
+	kc.Kill()
+	defer kc.Restart(context.Background())
+	for _, k := range kinds {
+		t.Run(strings.ReplaceAll(k.types, " ", "+")+" "+k.mode, func(t *testing.T) {
+			x := ask(t, k)
+			names, now := x.response()
+			if !slices.Equal(names, order[k]) {
+				t.Errorf("parameters\n%q, the primary's\n%q", names, order[k])
+			}
+			for _, n := range names {
+				switch n {
+				case "code", "id_token", "access_token":
+				case "state":
+					if now.Get(n) != x.query.Get(n) {
+						t.Errorf("state %q", now.Get(n))
+					}
+				default:
+					if now.Get(n) != was[k].Get(n) {
+						t.Errorf("%s is %q, the primary's %q", n, now.Get(n), was[k].Get(n))
+					}
+				}
+			}
+			for _, name := range []string{"id_token", "access_token"} {
+				if now.Get(name) == "" {
+					continue
+				}
+				h, c := r.claims(t, "rot", now.Get(name))
+				_, wc := r.claims(t, "rot", was[k].Get(name))
+				if !strings.HasPrefix(h.Text("kid"), "bk-") || !slices.Equal(c.Names(), wc.Names()) {
+					t.Errorf("%s: %s\n%v\n%v", name, h.Text("kid"), c.Names(), wc.Names())
+				}
+				for _, m := range c {
+					want := string(wc.Get(m.Name))
+					switch m.Name {
+					case "iat", "exp", "jti":
+						if m.Name != "exp" && string(m.Value) == want {
+							t.Errorf("%s: %s is not fresh", name, m.Name)
+						}
+						continue
+					case "nonce":
+						want = string(session.Quote(x.query.Get("nonce")))
+					case "at_hash":
+						want = string(session.Quote(half(now.Get("access_token"))))
+					case "c_hash":
+						want = string(session.Quote(half(now.Get("code"))))
+					case "s_hash":
+						want = string(session.Quote(half(x.query.Get("state"))))
+					}
+					if string(m.Value) != want {
+						t.Errorf("%s: %s is %s, want %s", name, m.Name, m.Value, want)
+					}
+				}
+			}
+			if code := now.Get("code"); code != "" {
+				got := x.redeem(code)
+				if !got.byBackup() || got.claim("nonce") != x.query.Get("nonce") {
+					t.Fatalf("%v", got)
+				}
+				_, c := r.claims(t, "rot", got.IDToken)
+				_, wc := r.claims(t, "rot", first[k].IDToken)
+				if !slices.Equal(c.Names(), wc.Names()) {
+					t.Errorf("redeemed\n%v\n%v", c.Names(), wc.Names())
+				}
+			}
+		})
+	}
+	t.Run("a token in the query", func(t *testing.T) {
+		if resp, _ := ask(t, kind{"id_token", "query"}).once(); resp.Header.Get("Location") != "" {
+			t.Error(resp.Header)
+		}
+	})
+	t.Run("no nonce", func(t *testing.T) {
+		if resp, _ := ask(t, kind{"id_token", "fragment"}).with("nonce", "").once(); resp.Header.Get("Location") != "" {
+			t.Error(resp.Header)
+		}
+	})
+	t.Run("prompt=none by form_post without a record", func(t *testing.T) {
+		x := ask(t, kind{"code", "form_post"}).with("prompt", "none")
+		x.browser = &idptest.Browser{}
+		if _, ps := x.response(); ps.Get("error") != "temporarily_unavailable" || ps.Get("state") != x.query.Get("state") {
+			t.Errorf("%v", ps)
+		}
+	})
+}
