@@ -296,6 +296,9 @@ func (s *Service) revocation(ctx context.Context, a *attempt) *flow.Refusal {
 		if marks[0].Final {
 			return flow.No("revoked", http.StatusBadRequest, "invalid_grant")
 		}
+		if marks[0].Cause == "cookie_cleared" {
+			return flow.NotNow("cookie_cleared") // some sessions go on without a browser
+		}
 		return flow.No("refused_by_primary", http.StatusBadRequest, "invalid_grant")
 	}
 	return s.superseded(ctx, a)

@@ -196,8 +196,9 @@ func (k *checker) url(path, v string) *url.URL {
 }
 
 var (
-	tenantName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-	hostName   = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
+	tenantName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	cookieToken = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$") // RFC 6265, section 4.1.1
+	hostName    = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
 )
 
 func (k *checker) tenants(c *Config) {
@@ -242,6 +243,11 @@ func (k *checker) tenants(c *Config) {
 				k.bad(pp, "%.64q is no address or network: write 10.1.2.3 or 10.0.0.0/8", p)
 			case pfx.Bits() == 0:
 				k.bad(pp, "this trusts everybody's X-Forwarded-For: name the proxies' own addresses")
+			}
+		}
+		for j, c := range t.SessionCookies {
+			if !cookieToken.MatchString(c) {
+				k.bad(fmt.Sprintf("%s.session_cookies[%d]", at, j), "%.64q is no name of a cookie", c)
 			}
 		}
 		if t.Limits.InFlight < 0 {

@@ -194,6 +194,11 @@ type Tenant struct {
 	// What is known of clients beside what is learned. Default: nothing.
 	Clients []Client `yaml:"clients"`
 
+	// Names of the cookies that carry the primary's sessions. Browsers go on being signed in while the primary is away by what
+	// they hold: these cookies together with one of the gateway's own. Default: those of Keycloak, oidc-provider, SimpleSAMLphp,
+	// LemonLDAP::NG, Hydra, Dex, Shibboleth and ADFS. An empty list continues no browser.
+	SessionCookies []string `yaml:"session_cookies"`
+
 	// Whether a sign-in is refused that was ended (by a logout or a revocation) with the primary's knowledge, although the
 	// primary goes on approving it. Default: false, which passes it with an alarm. What was ended while the primary was away,
 	// or by an operator here, is always refused.

@@ -159,12 +159,10 @@ func (t *trip) silently(ctx context.Context, trigger string) *http.Response {
 		return nil
 	}
 	if !t.present(ctx) {
-		code := t.ask.Unplayable
-		if code == "" {
-			code = "no_browser"
+		if t.v.refusal = flow.NotNow("no_browser"); t.ask.Unplayable != "" {
+			t.v.refusal, trigger = flow.NotNow("not_playable"), t.ask.Unplayable
 		}
-		t.v.refusal = flow.NotNow(code)
-		t.g.note(t.v, "refused", code, trigger)
+		t.g.note(t.v, "refused", t.v.refusal.Code, trigger)
 		return nil
 	}
 	if p := t.play(ctx, trigger); p.no == nil {

@@ -275,7 +275,7 @@ func TestBrowserIsRefused(t *testing.T) {
 			}
 			if c.rule != "" {
 				r.line(t, c.rule, func(e audit.Entry) bool {
-					return e.Flow == "authorization" && e.Client == c.x.query.Get("client_id") && e.Decision == "refused" && e.Rule == c.rule
+					return e.Flow == "authorization" && e.Client == c.x.query.Get("client_id") && e.Decision == "refused" && (e.Rule == c.rule || e.Rule == "not_playable" && e.Trigger == c.rule)
 				})
 			}
 		})
@@ -328,7 +328,7 @@ func TestBrowserIsRefused(t *testing.T) {
 					t.Errorf("%v", k)
 				}
 				r.line(t, c.rule, func(e audit.Entry) bool {
-					return e.Flow == "authorization_code" && e.Decision == "refused" && e.Rule == c.rule
+					return e.Flow == "authorization_code" && e.Decision == "refused" && (e.Rule == c.rule || e.Rule == "not_playable" && e.Trigger == c.rule)
 				})
 			})
 		}

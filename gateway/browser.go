@@ -57,7 +57,7 @@ func (v *visit) findBrowser(r *http.Request) {
 
 // nameBrowser gives a browser that has none a cookie of the gateway's; the reply sets it.
 func (v *visit) nameBrowser() {
-	if v.browser == "" && v.cookie != "" {
+	if v.browser == "" && v.cookie != "" && len(v.tenant.SessionCookies) > 0 {
 		b := make([]byte, 32)
 		rand.Read(b)
 		v.browser, v.named = base64.RawURLEncoding.EncodeToString(b), true
@@ -194,7 +194,7 @@ func (g *Gateway) opened(ctx context.Context, v *visit, ks session.ArtifactKeys)
 // session. An error means that the end is not kept, and that the browser must not be told yet.
 func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp *http.Response) error {
 	t := v.tenant
-	if v.browser == "" || t.SessionCookies == nil {
+	if v.browser == "" {
 		return nil
 	}
 	sets, location := len(resp.Header["Set-Cookie"]) > 0, resp.Header.Get("Location")

@@ -56,8 +56,8 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 	t := &gateway.Tenant{
 		Name: c.Name, Hosts: c.Hosts, Scheme: c.Scheme, Upstream: u, Issuers: c.Issuers, InFlight: c.Limits.InFlight, Shadow: *c.ShadowPercent,
 		DisplayName: c.DisplayName, Contact: c.Contact,
-		RefuseRevoked: c.RefuseRevoked,
-		ProbeClient:   h.ProbeClient,
+		SessionCookies: c.SessionCookies, RefuseRevoked: c.RefuseRevoked,
+		ProbeClient: h.ProbeClient,
 		Health: health.Config{
 			DeadlineMin: h.DeadlineMin, DeadlineMax: h.DeadlineMax, ProbeServing: h.ProbeServing, ProbeAway: h.ProbeAway, ProbeDeadline: h.ProbeDeadline,
 			Grants: h.Grants, Requesters: h.Requesters, Window: h.Window, GoodProbes: h.GoodProbes, Ramp: h.Ramp, RampStep: h.RampStep,
