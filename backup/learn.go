@@ -148,10 +148,7 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	}
 	if l.Interactive {
 		// A code may come of a session that is hours old: it began when the person signed in.
-		d.Begun, d.Guessed = l.Sent, l.AuthTime == 0
-		if l.AuthTime > 0 {
-			d.Begun = min(l.Sent, l.AuthTime*int64(time.Second))
-		}
+		d.Begun, d.Guessed = begun(l.Sent, l.AuthTime)
 	}
 	var parent *session.Door
 	var superseded int64 // since when the presented artifact had been superseded
@@ -182,6 +179,9 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	}
 	d.Hash = binary.BigEndian.Uint32(d.Grant[:])
 	if len(l.Sealed.Doors) == 0 { // only about the client: how it is answered, and that its secret was approved
+		if err := s.keep(b, l, &d); err != nil {
+			return Outcome{}, err
+		}
 		return Outcome{Unlearned: l.Unlearned}, s.learnClient(&b.Batch, l, 0, 0)
 	}
 
@@ -257,6 +257,15 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		return Outcome{}, err
 	}
 	return Outcome{Unlearned: d.Unlearned}, nil
+}
+
+// begun is when a session began that an exchange shows, and whether that is only guessed: the primary did not say when the person
+// signed in.
+func begun(sent, authTime int64) (at int64, guessed bool) {
+	if authTime > 0 {
+		return min(sent, authTime*int64(time.Second)), false
+	}
+	return sent, true
 }
 
 // keep puts the doors that open no record, and ends what another person's browser could open.

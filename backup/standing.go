@@ -86,6 +86,33 @@ func (s *Service) Held(_ context.Context, tenant string, lookup session.ID) (Hel
 	return Held{Wrapped: d.Wrapped, Subject: d.Subject, Session: d.Session, Device: d.Device}, nil
 }
 
+// SignIn is somebody's sign-in that the primary approved: who, where, and when the person signed in.
+type SignIn struct {
+	Tenant   string     `cbor:"0,keyasint"`
+	Issuer   string     `cbor:"1,keyasint"`
+	Client   session.ID `cbor:"2,keyasint"`
+	Subject  session.ID `cbor:"3,keyasint"`
+	Session  session.ID `cbor:"4,keyasint"`
+	AuthTime int64      `cbor:"5,keyasint"` // Unix seconds; 0: not told
+	Sent     int64      `cbor:"6,keyasint"` // Unix nanoseconds
+}
+
+// Barred says whether a sign-in must not go out although the primary approved it: a final mark, of which the primary could not
+// have heard, ended the session that it came of.
+func (s *Service) Barred(_ context.Context, in *SignIn) (bool, error) {
+	d := session.Door{
+		Client: in.Client, Subject: in.Subject, Session: in.Session, Issuer: s.issuer(in.Tenant, in.Issuer), Approved: in.Sent,
+	}
+	d.Begun, d.Guessed = begun(in.Sent, in.AuthTime)
+	marks, err := s.Sessions.Blocking(in.Tenant, &d)
+	for _, m := range marks {
+		if m.Final && !m.Told {
+			return true, err
+		}
+	}
+	return false, err
+}
+
 // Step moves what is kept of an exchange without a reply to another state, durably. at is the time of the step.
 func (s *Service) Step(ctx context.Context, tenant string, lookup session.ID, at int64, v session.Successor) error {
 	var b store.Batch

@@ -212,7 +212,8 @@ func TestBrowserIsRefused(t *testing.T) {
 	b, other := &idptest.Browser{}, &idptest.Browser{}
 	k := r.tab("rot", "web", "web-secret", b).signIn("alice")
 	bob := r.tab("rot", "web", "web-secret", other).signIn("bob")
-	r.tab("rot", "spa", "", b).signIn("") // silently, at a second application
+	r.tab("rot", "spa", "", b).signIn("")                          // silently, at a second application
+	r.tab("norot", "web", "web-secret", &idptest.Browser{}).once() // the other realm is known
 	kc.Kill()
 	defer kc.Restart(ctx)
 
@@ -248,7 +249,7 @@ func TestBrowserIsRefused(t *testing.T) {
 		"redirect URI: none":                   {at(b).with("redirect_uri", ""), "redirect_uri"},
 		"more scope":                           {at(b).with("scope", "openid profile email offline_access"), "no_record"},
 		"less scope":                           {at(b).with("scope", "openid"), "no_record"},
-		"another response type":                {at(b).with("response_type", "id_token"), "response_type"},
+		"another response type":                {at(b).with("response_type", "none"), "response_type"},
 		"another response mode":                {at(b).with("response_mode", "fragment"), "no_record"},
 		"PKCE: plain for S256":                 {at(b).with("code_challenge_method", "plain"), "no_record"},
 		"PKCE: no challenge":                   {at(b).with("code_challenge", "").with("code_challenge_method", ""), "no_record"},
@@ -435,7 +436,8 @@ func TestBrowserIsClosed(t *testing.T) {
 			r := newRig(t, kc.URL())
 			b := &idptest.Browser{}
 			k := r.tab("rot", "web", "web-secret", b).signIn("alice")
-			was := b.Clone() // somebody kept her cookies
+			time.Sleep(time.Second) // Keycloak writes its sessions down half a second late
+			was := b.Clone()        // somebody kept her cookies
 			if !c.dead {
 				c.end(r, b, k)
 			}
@@ -445,6 +447,9 @@ func TestBrowserIsClosed(t *testing.T) {
 					t.Fatal("not served")
 				}
 				c.end(r, b, k)
+				if b.Cookie("KEYCLOAK_IDENTITY") != "" {
+					t.Error("the browser has the primary's cookie still")
+				}
 			}
 			if resp, _ := r.tab("rot", "web", "web-secret", was).once(); resp.Header.Get("Location") != "" {
 				t.Error("her doors are open to her old cookies")
@@ -462,6 +467,27 @@ func TestBrowserIsClosed(t *testing.T) {
 			r.restart()
 			if resp, _ := r.tab("rot", "web", "web-secret", was).once(); resp.Header.Get("Location") != "" {
 				t.Error("after a restart her doors are open")
+			}
+			if !c.dead {
+				return
+			}
+			// The primary does not know that she signed out: what it would let in is not let in.
+			if err := kc.Restart(ctx); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "the primary is back", func() bool {
+				return r.metrics("understudy_primary_share_percent")[`understudy_primary_share_percent{endpoint="token",tenant="default"}`] == "100"
+			})
+			x := r.tab("rot", "web", "web-secret", was)
+			code, _ := x.silent()
+			if k := x.redeem(code); k.AccessToken != "" || k.Error != "invalid_grant" {
+				t.Errorf("her old cookies, at the primary: %v", k)
+			}
+			r.line(t, "the refusal", func(e audit.Entry) bool {
+				return e.Flow == "authorization_code" && e.Rule == "revoked" && e.Trigger == "revoked_here"
+			})
+			if k := r.tab("rot", "web", "web-secret", b).signIn("alice"); k.AccessToken == "" {
+				t.Errorf("she signs in anew: %v", k)
 			}
 		})
 	}

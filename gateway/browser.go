@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -188,6 +189,40 @@ func (g *Gateway) opened(ctx context.Context, v *visit, ks session.ArtifactKeys)
 		return nil
 	}
 	return k
+}
+
+// closeBrowser ends what the browser of a logout can open.
+func (t *trip) closeBrowser(ctx context.Context, now time.Time) error {
+	v := t.v
+	primary := v.tenant.holds(v.request.HTTP).text(v.tenant.SessionCookies)
+	if v.browser == "" || primary == "" {
+		return nil
+	}
+	ks := t.g.browserKeys(v.tenant.Name, v.issuer.ID, v.browser, primary)
+	t.g.browsers.forget(ks.Lookup)
+	h, err := t.g.c.Backup.Held(ctx, v.tenant.Name, ks.Lookup)
+	if err != nil || h.Device.Zero() {
+		return err
+	}
+	m := session.Mark{Of: session.OfDevice, ID: h.Device, Final: true, At: now.UnixNano(), Cause: "logout"}
+	return t.g.c.Backup.Mark(context.WithoutCancel(ctx), v.tenant.Name, m)
+}
+
+// withoutSession lets a reply take the primary's session cookies away, at the paths at which it may have set them.
+func (v *visit) withoutSession(h http.Header, r *http.Request) {
+	paths := []string{"/"}
+	if u, err := url.Parse(v.issuer.ID); err == nil && strings.Trim(u.Path, "/") != "" {
+		paths = append(paths, strings.TrimSuffix(u.Path, "/")+"/")
+	}
+	for name := range v.tenant.holds(r).values {
+		for _, p := range paths {
+			c := http.Cookie{Name: name, Path: p, MaxAge: -1, HttpOnly: true}
+			if v.scheme == "https" || v.cookie == plainCookie { // a browser takes Secure from loopback
+				c.Secure, c.SameSite = true, http.SameSiteNoneMode
+			}
+			h.Add("Set-Cookie", c.String())
+		}
+	}
 }
 
 // browsed reads what a reply of the primary's to a browser shows: the answer to an authorization request, or the end of a

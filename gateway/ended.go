@@ -90,6 +90,11 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 		return nil
 	}
 	t.over = now
+	if t.v.endpoint == flow.EndSession {
+		if err := t.closeBrowser(ctx, now); err != nil {
+			return t.notKept()
+		}
+	}
 	t.g.note(t.v, "revoked", "ended_here", "")
 	if t.v.endpoint == flow.EndSession {
 		return t.signedOut()

@@ -161,6 +161,10 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 		if t.v.exchange != nil && (t.v.endpoint == flow.Token || t.v.endpoint == flow.Introspection && string(o.object.Get("active")) == "true" && t.g.learner.due(t)) {
 			t.g.learner.offer(t, o, "")
 		}
+		if t.v.endpoint == flow.Token && o.status == http.StatusOK && t.barred(ctx, o) {
+			t.g.note(t.v, "refused", "revoked", "revoked_here")
+			return t.refuse(flow.No("revoked", http.StatusBadRequest, "invalid_grant")), nil
+		}
 		if ends(t.v.endpoint, o.status, o.header) {
 			at := t.over
 			if at.IsZero() {
@@ -169,6 +173,7 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 			if _, err := t.g.ended(ctx, t.v, t.v.request.Form, at, true); err != nil {
 				return t.notKept(), nil
 			}
+			t.g.returned(t.v, o.header.Get("Location"))
 		}
 		if !t.refused(ctx, o) {
 			return t.notKept(), nil
@@ -182,6 +187,21 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 		}
 	}
 	return t.pass(rule, o, resp)
+}
+
+// barred says whether what the primary gives comes of a session that was ended here, of which it could not have heard (design,
+// law 3). That is asked before a client has it; where it cannot be, the primary decides.
+func (t *trip) barred(ctx context.Context, o *outcome) bool {
+	v, s := t.v, t.g.c.Seal
+	in := &backup.SignIn{Tenant: v.tenant.Name, Issuer: v.issuer.ID, Client: t.client(), Sent: t.sent.UnixNano()}
+	sub, sid := "", ""
+	sub, sid, in.AuthTime = oauth.Whose(o.object)
+	in.Subject, in.Session = s.Pseudonym("subject", v.tenant.Name, v.issuer.ID, sub), s.Pseudonym("session", v.tenant.Name, v.issuer.ID, sid)
+	barred, err := t.g.c.Backup.Barred(ctx, in)
+	if err != nil {
+		t.g.c.Log.Warn("it is not known whether a session was ended here; the primary decides", "tenant", v.tenant.Name, "error", err)
+	}
+	return barred
 }
 
 // pass gives the client what the primary sent; where that is no protocol reply, the protocol's "not now" (design, law 7).

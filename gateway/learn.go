@@ -34,6 +34,7 @@ type lesson struct {
 	// front is an authorization response without a code, to a visit; then nothing else is set.
 	front *tied
 	v     *visit
+	ready *backup.Learned // a message; then nothing else is set
 }
 
 const (
@@ -63,14 +64,14 @@ func (l *learner) offer(t *trip, o *outcome, held string) {
 	}
 }
 
-// offerFront takes an authorization response in which all is there.
-func (l *learner) offerFront(v *visit, x *tied) {
+// add takes what needs no exchange to be understood.
+func (l *learner) add(tenant string, x *lesson) {
 	l.waiting.Add(1)
 	select {
-	case l.queue <- &lesson{front: x, v: v}:
+	case l.queue <- x:
 	default:
 		l.waiting.Add(-1)
-		l.g.Counts.Unlearned(v.tenant.Name, "queue_full")
+		l.g.Counts.Unlearned(tenant, "queue_full")
 	}
 }
 
@@ -201,7 +202,10 @@ func (l *learner) keep(ctx context.Context, ms []*backup.Learned) {
 
 // seal makes of an approved exchange the messages for the backup.
 func (l *learner) seal(ctx context.Context, x *lesson) (ms []*backup.Learned) {
-	if x.front != nil {
+	switch {
+	case x.ready != nil:
+		return []*backup.Learned{x.ready}
+	case x.front != nil:
 		return l.sealFront(ctx, x.front, x.v)
 	}
 	t := x.t

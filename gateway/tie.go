@@ -250,7 +250,7 @@ func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, afte
 	}
 	t := &tied{begun: x, browser: v.browser, after: after, answer: r, status: status}
 	if r.Code == "" {
-		g.learner.offerFront(v, t)
+		g.learner.add(v.tenant.Name, &lesson{front: t, v: v})
 	} else {
 		g.browsers.put(g.c.Seal.Lookup(session.Code, v.tenant.Name, x.issuer.ID, r.Code), t)
 	}

@@ -46,6 +46,8 @@ func (u *unable) Held(context.Context, string, session.ID) (backup.Held, error) 
 	return backup.Held{}, nil
 }
 
+func (u *unable) Barred(context.Context, *backup.SignIn) (bool, error) { return false, nil }
+
 func (u *unable) failed() error { return fmt.Errorf("%w: %w", errDegraded, u.cause) }
 
 // lost notes that a mark of a tenant is not kept.

@@ -257,6 +257,16 @@ func (c *Client) Held(ctx context.Context, tenant string, lookup session.ID) (ba
 	return h, nil
 }
 
+// Barred asks whether a session was ended here, in bounded time and at once where the backup is known to be away.
+func (c *Client) Barred(ctx context.Context, in *backup.SignIn) (bool, error) {
+	if c.away.Load() {
+		return false, fmt.Errorf("%w (barred)", ErrAway)
+	}
+	var a boolAnswer
+	err := c.call(ctx, methodBarred, c.t.Standing, false, in, &a)
+	return a.Yes && err == nil, err
+}
+
 // Learn sends what was learned, or keeps it in the spool; the outcome of what waits there is "spooled". An error means that
 // it is kept nowhere.
 func (c *Client) Learn(ctx context.Context, ls []*backup.Learned) ([]backup.Outcome, error) {

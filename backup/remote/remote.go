@@ -35,6 +35,7 @@ type Backup interface {
 	Learn(ctx context.Context, ls []*backup.Learned) ([]backup.Outcome, error)
 	Standing(ctx context.Context, tenant string, lookup session.ID) (backup.Standing, error)
 	Held(ctx context.Context, tenant string, lookup session.ID) (backup.Held, error)
+	Barred(ctx context.Context, in *backup.SignIn) (bool, error)
 	Refused(ctx context.Context, r *backup.Refused) error
 	Step(ctx context.Context, tenant string, lookup session.ID, at int64, v session.Successor) error
 	MarkGrant(ctx context.Context, g *backup.GrantMark) (bool, error)

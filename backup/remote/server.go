@@ -81,6 +81,10 @@ func methods(c codec) map[string]method {
 			h, err := svc.Held(ctx, in.Tenant, in.Lookup)
 			return h, err
 		}),
+		methodBarred: row(c, smallMessage, func(ctx context.Context, svc Backup, in *backup.SignIn) (any, error) {
+			barred, err := svc.Barred(ctx, in)
+			return boolAnswer{barred}, err
+		}),
 		methodRefused: row(c, smallMessage, func(ctx context.Context, svc Backup, in *backup.Refused) (any, error) {
 			return noAnswer{}, svc.Refused(ctx, in)
 		}),

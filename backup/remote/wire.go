@@ -29,6 +29,7 @@ const (
 	methodLearn     = "learn"
 	methodStanding  = "standing"
 	methodHeld      = "held"
+	methodBarred    = "barred"
 	methodRefused   = "refused"
 	methodStep      = "step"
 	methodMarkGrant = "mark_grant"

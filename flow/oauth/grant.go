@@ -61,6 +61,28 @@ func authTime(ts ...*session.Token) int64 {
 	return 0
 }
 
+// Whose reads from a token response, without verifying anything, whose sign-in it is, of which session, and when the person
+// signed in (Unix seconds; 0: it does not say).
+func Whose(o session.Object) (sub, sid string, at int64) {
+	id, _ := ParseJWT(o.Text("id_token"))
+	access, _ := ParseJWT(o.Text("access_token"))
+	for _, t := range []*session.Token{access, id} {
+		if t == nil {
+			continue
+		}
+		if s := t.Claims.Text("sub"); s != "" {
+			sub = s
+		}
+		if s := t.Claims.Text("sid"); s != "" {
+			sid = s
+		}
+	}
+	if sid == "" {
+		sid = o.Text("session_state")
+	}
+	return sub, sid, authTime(id, access)
+}
+
 // Answer implements flow.Flow.
 func (Grant) Answer(*flow.Permit) (*flow.Reply, *flow.Refusal) {
 	return nil, flow.NotNow("not_played")
