@@ -548,3 +548,44 @@ func TestBrowserTabs(t *testing.T) {
 		}
 	})
 }
+
+// A logout in an outage leads where the primary was seen to send people after one, and nowhere else (OpenID Connect RP-Initiated
+// Logout, section 3).
+func TestBrowserIsSentBack(t *testing.T) {
+	kc := keycloak(t)
+	ctx := context.Background()
+	r := newRig(t, kc.URL())
+	const bye = "http://127.0.0.1:9999/bye"
+	logout := func(b *idptest.Browser, hint, to string) *http.Response {
+		t.Helper()
+		q := url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {to}, "state": {"s&1"}}
+		resp, _, err := b.Get(ctx, r.realm("rot")+"/protocol/openid-connect/logout?"+q.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	b := &idptest.Browser{}
+	k := r.tab("rot", "web", "web-secret", b).signIn("alice")
+	was := logout(b, k.IDToken, bye).Header.Get("Location")
+	if was != bye+"?state=s%261" {
+		t.Fatalf("the primary leads to %q", was)
+	}
+	waitFor(t, "that is learned", func() bool { return r.learnedFlow("post_logout_redirect_uri") > 0 })
+	one, two, three := &idptest.Browser{}, &idptest.Browser{}, &idptest.Browser{}
+	k1, k2 := r.tab("rot", "web", "web-secret", one).signIn("alice"), r.tab("rot", "web", "web-secret", two).signIn("bob")
+	k3 := r.tab("rot", "spa", "", three).signIn("alice")
+	kc.Kill()
+	defer kc.Restart(ctx)
+	if resp := logout(one, k1.IDToken, bye); resp.StatusCode != http.StatusFound || resp.Header.Get("Location") != was {
+		t.Errorf("%d %s", resp.StatusCode, resp.Header.Get("Location"))
+	}
+	for _, to := range []string{bye + "/", bye + "?x", "http://127.0.0.1:9999@evil.example/bye", "HTTP://127.0.0.1:9999/bye", "http://127.0.0.1:9999/BYE", "//evil.example"} {
+		if resp := logout(two, k2.IDToken, to); resp.Header.Get("Location") != "" {
+			t.Errorf("%s: %s", to, resp.Header.Get("Location"))
+		}
+	}
+	if resp := logout(three, k3.IDToken, bye); resp.Header.Get("Location") != "" {
+		t.Errorf("of another client: %s", resp.Header.Get("Location"))
+	}
+}
