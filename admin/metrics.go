@@ -30,6 +30,8 @@ func labels(name string) (names []string, help string) {
 		return []string{"tenant"}, "Exchanges whose reply is lost: the primary may have rotated the token."
 	case "late":
 		return []string{"tenant"}, "Replies that came late and are kept for the client."
+	case "owed":
+		return []string{"tenant", "result"}, "Logouts and revocations that the primary had yet to hear of, by what became of them."
 	case "shadow":
 		return []string{"tenant", "flow", "result"}, "Exercises of the backup beside the primary."
 	case "shadow_differences":

@@ -41,6 +41,9 @@ func (c *Counts) Failed(tenant, endpoint string) { c.add("failed", tenant, endpo
 func (c *Counts) Ambiguous(tenant string)        { c.add("ambiguous", tenant) }
 func (c *Counts) Late(tenant string)             { c.add("late", tenant) }
 
+// Owed counts what became of logouts that the primary had yet to hear.
+func (c *Counts) Owed(tenant, result string) { c.add("owed", tenant, result) }
+
 // maxDifferences bounds how many names of claims become labels; the rest count as "other".
 const maxDifferences = 64
 

@@ -95,6 +95,7 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 			return t.notKept()
 		}
 	}
+	t.owe()
 	t.g.note(t.v, "revoked", "ended_here", "")
 	if t.v.endpoint == flow.EndSession {
 		return t.signedOut()

@@ -32,7 +32,7 @@ func (t *trip) ending(ctx context.Context) (*http.Response, error) {
 	up, cancel := t.g.late.outlive(ctx)
 	finish := t.g.late.track()
 	done := make(chan result, 1)
-	t.sent = t.g.c.Now()
+	t.sent, t.flying = t.g.c.Now(), true
 	go func() {
 		o, resp := t.send(up, t.v.request.Body)
 		done <- result{o, resp}
@@ -46,6 +46,9 @@ func (t *trip) ending(ctx context.Context) (*http.Response, error) {
 			defer left()
 			r := <-done
 			resp, err := rest.settle(context.WithoutCancel(ctx), r.o, r.resp)
+			if e := rest.v.tenant.undelivered.landed(rest.owed, rest.heard); e != nil {
+				rest.g.c.Log.Error("what the primary has heard cannot be removed", "tenant", rest.v.tenant.Name, "error", e)
+			}
 			if keep != nil {
 				keep.take(resp)
 			}
@@ -65,6 +68,7 @@ func (t *trip) ending(ctx context.Context) (*http.Response, error) {
 		case r := <-done:
 			cancel()
 			finish()
+			t.flying = false
 			return t.settle(ctx, r.o, r.resp)
 		case <-ctx.Done():
 			var keep *unseen

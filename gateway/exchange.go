@@ -36,6 +36,9 @@ type trip struct {
 	vouched   bool      // the primary has just authenticated the client
 	inside    bool      // it has a place among the exchanges in flight
 	over      time.Time // when what it names was ended here; zero: it was not
+	flying    bool      // it was sent, and its reply may still come
+	heard     bool      // the primary carried it out
+	owed      string    // where it is kept that the primary has yet to hear of it; "": nowhere
 }
 
 func (g *Gateway) trip(r *http.Request, v *visit) *trip {
@@ -174,6 +177,7 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 				return t.notKept(), nil
 			}
 			t.g.returned(t.v, o.header.Get("Location"))
+			t.heard = true
 		}
 		if !t.refused(ctx, o) {
 			return t.notKept(), nil

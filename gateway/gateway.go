@@ -110,6 +110,9 @@ func New(c Config) (*Gateway, error) {
 		if t.origins, err = openOrigins(filepath.Join(c.DataDir, "metadata", "origins", url.PathEscape(t.Name)+".json")); err != nil {
 			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
 		}
+		if t.undelivered, err = openUndelivered(filepath.Join(c.DataDir, "metadata", "undelivered", url.PathEscape(t.Name)), c.Seal); err != nil {
+			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
+		}
 		hc := t.Health
 		hc.Now, hc.Probe = c.Now, t.probe
 		token := health.New(hc)
@@ -137,6 +140,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, t := range g.c.Tenants {
 		eg.Go(func() error { return t.meta.run(ctx) })
 		eg.Go(func() error { return t.origins.run(ctx, g.c.Log) })
+		eg.Go(func() error { return g.deliver(ctx, t) })
 		for _, m := range t.monitors {
 			eg.Go(func() error { return m.Run(ctx) })
 		}

@@ -51,20 +51,21 @@ type Tenant struct {
 	// ProbeClient is a client_id that probes name; "": none.
 	ProbeClient string
 
-	log       *slog.Logger
-	rules     []Rule
-	verified  sync.Map // issuer NUL kid → struct{}: keys that were seen to sign
-	transport *http.Transport
-	answered  atomic.Pointer[issuer] // whose token endpoint answered last
-	meta      *metadata
-	origins   *origins
-	monitors  map[flow.Endpoint]*health.Monitor
-	pages     chan struct{} // requests in flight that are passed through
-	others    chan struct{} // those at protocol endpoints, whose bodies are here, without a session that is known
-	exchanges chan struct{} // and those with one
-	alone     chan struct{} // exchanges of strangers that go on without their clients
-	reading   *readers
-	shadows   *rate.Limiter
+	log         *slog.Logger
+	rules       []Rule
+	verified    sync.Map // issuer NUL kid → struct{}: keys that were seen to sign
+	transport   *http.Transport
+	answered    atomic.Pointer[issuer] // whose token endpoint answered last
+	meta        *metadata
+	origins     *origins
+	undelivered *undelivered
+	monitors    map[flow.Endpoint]*health.Monitor
+	pages       chan struct{} // requests in flight that are passed through
+	others      chan struct{} // those at protocol endpoints, whose bodies are here, without a session that is known
+	exchanges   chan struct{} // and those with one
+	alone       chan struct{} // exchanges of strangers that go on without their clients
+	reading     *readers
+	shadows     *rate.Limiter
 }
 
 func (t *Tenant) publicHost(h string) bool {
