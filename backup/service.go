@@ -125,7 +125,7 @@ func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
 		return flow.No("code_expired", http.StatusBadRequest, "invalid_grant")
 	case d.Kind == session.Application && d.Ends != 0 && d.Ends <= a.play.Outage:
 		return s.alive(a)
-	case d.Kind != session.AccessToken && d.Kind != session.OwnCode && d.Ends != 0 && d.Ends <= a.play.Outage:
+	case d.Kind != session.AccessToken && d.Kind != session.OwnCode && d.Kind != session.PushedRequest && d.Ends != 0 && d.Ends <= a.play.Outage:
 		return flow.NotNow("artifact_ended")
 	}
 	if d.Ends == 0 && d.Kind == session.RefreshToken {

@@ -59,6 +59,9 @@ type Held struct {
 	Subject session.ID `cbor:"1,keyasint"`
 	Session session.ID `cbor:"2,keyasint"`
 	Device  session.ID `cbor:"3,keyasint"`
+	// Bound and Client are a pushed request's, and whose it is.
+	Bound  map[string]string `cbor:"4,keyasint,omitempty"`
+	Client session.ID        `cbor:"5,keyasint,omitzero"`
 }
 
 // replacedGrace is how long what a browser held still opens when the primary has replaced its cookies: for requests that were
@@ -75,6 +78,9 @@ func (s *Service) Held(_ context.Context, tenant string, lookup session.ID) (Hel
 		return Held{}, err
 	}
 	now := s.Now().UnixNano()
+	if d.Kind == session.PushedRequest && now < d.Ends {
+		return Held{Bound: d.Bound, Client: d.Client}, nil
+	}
 	if d.Kind != session.Browser || now >= d.Approved+int64(session.Lifetime) || d.Ends != 0 && d.Ends <= now ||
 		d.Superseded != 0 && now > d.Superseded+int64(replacedGrace) {
 		return Held{}, nil

@@ -20,6 +20,7 @@ type Endpoint string
 const (
 	Token         Endpoint = "token"
 	Authorization Endpoint = "authorization"
+	Pushed        Endpoint = "pushed_authorization_request"
 	UserInfo      Endpoint = "userinfo"
 	Introspection Endpoint = "introspection"
 	Revocation    Endpoint = "revocation"
@@ -60,6 +61,9 @@ type Request struct {
 	Issuer   string
 	Endpoint Endpoint
 	Address  string // the client's, honest
+	// Pushed is set where an authorization request was pushed by its client (RFC 9126), Signed where its client signed it (RFC
+	// 9101): Form is what it said there.
+	Pushed, Signed bool
 }
 
 // Response is a buffered successful reply of the primary.

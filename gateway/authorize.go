@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -23,6 +24,7 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	}
 	q := r.URL.Query()
 	v.navigation = &flow.Request{HTTP: r, Form: q, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address}
+	g.wholeRequest(r.Context(), v, v.navigation)
 	for _, f := range g.c.Flows {
 		if f.Endpoint() != flow.Authorization {
 			continue
@@ -47,6 +49,12 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error) {
 	t := u.g.trip(out, v)
 	ctx := out.Context()
+	if v.own {
+		if resp := t.silently(ctx, "own_request"); resp != nil {
+			return resp, nil
+		}
+		return nil, errOwn
+	}
 	if !t.monitor.Serving(hashOf(v.browser)) {
 		if resp := t.silently(ctx, "breaker"); resp != nil {
 			return resp, nil
@@ -110,6 +118,9 @@ func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error)
 		}
 	}
 }
+
+// errOwn is for a request that presents what only the backup knows.
+var errOwn = errors.New("the primary does not know the pushed request")
 
 // pageRule says which line of the table of failures a reply to a browser is, nil for one that is none: a page may be anything.
 func pageRule(rules []Rule, resp *http.Response, err error) *Rule {

@@ -161,7 +161,8 @@ func (t *trip) settle(ctx context.Context, o *outcome, resp *http.Response) (*ht
 func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http.Response) (*http.Response, error) {
 	if rule == nil {
 		t.g.crossed(t.v, t.v.request.HTTP, o.status, o.header)
-		if t.v.exchange != nil && (t.v.endpoint == flow.Token || t.v.endpoint == flow.Introspection && string(o.object.Get("active")) == "true" && t.g.learner.due(t)) {
+		t.push(o)
+		if t.v.exchange != nil && (t.v.endpoint == flow.Token || t.v.endpoint == flow.Pushed || t.v.endpoint == flow.Introspection && string(o.object.Get("active")) == "true" && t.g.learner.due(t)) {
 			t.g.learner.offer(t, o, "")
 		}
 		if t.v.endpoint == flow.Token && o.status == http.StatusOK && t.barred(ctx, o) {
@@ -470,7 +471,8 @@ func (t *trip) may(ctx context.Context, origin health.Origin, probe bool) bool {
 
 // answered learns from the primary's answer, keeps a refusal durably, and passes it on.
 func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*http.Response, error) {
-	if o.status == http.StatusOK {
+	if succeeded(o.status) {
+		t.push(o)
 		t.g.crossed(t.v, t.v.request.HTTP, o.status, o.header)
 		if t.st.Known {
 			t.monitor.Accepted(t.grant)

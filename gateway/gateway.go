@@ -166,7 +166,7 @@ func (g *Gateway) States() map[string]map[string]health.State {
 // followers are the classes of endpoints whose breaker is the token endpoint's: they are served by the same process, are asked
 // too seldom to have evidence of their own, and what they say must not speak for it.
 func followers() []flow.Endpoint {
-	return []flow.Endpoint{flow.Authorization, flow.UserInfo, flow.Introspection, flow.Revocation, flow.EndSession}
+	return []flow.Endpoint{flow.Authorization, flow.Pushed, flow.UserInfo, flow.Introspection, flow.Revocation, flow.EndSession}
 }
 
 // visit is what the gateway knows of a request on its way.
@@ -189,6 +189,7 @@ type visit struct {
 	cookie  string // name of the gateway's cookie; "": none can be set
 	browser string // its value; "": the browser has none
 	named   bool   // the browser gets it with this reply
+	own     bool   // it presents something that the backup made: only that can answer
 	// navigation is an authorization request, whose body is not read.
 	navigation *flow.Request
 }

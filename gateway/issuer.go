@@ -73,7 +73,8 @@ func discoveryPath(iss string) string {
 // endpointMembers are the members of a discovery document that name endpoints.
 func endpointMembers() map[string]flow.Endpoint {
 	return map[string]flow.Endpoint{
-		"token_endpoint": flow.Token, "authorization_endpoint": flow.Authorization, "userinfo_endpoint": flow.UserInfo, "introspection_endpoint": flow.Introspection,
+		"token_endpoint": flow.Token, "authorization_endpoint": flow.Authorization,
+		"pushed_authorization_request_endpoint": flow.Pushed, "userinfo_endpoint": flow.UserInfo, "introspection_endpoint": flow.Introspection,
 		"revocation_endpoint": flow.Revocation, "end_session_endpoint": flow.EndSession, "jwks_uri": flow.JWKS,
 	}
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -17,13 +18,14 @@ import (
 type browsers struct {
 	now func() time.Time
 
-	mu      sync.Mutex                          // guards what follows
-	begun   map[session.ID][]*begun             // by browser
-	codes   map[session.ID]*tied                // by the code's look-up
-	opened  map[session.ID]*session.BrowserKey  // what was opened or made a moment ago, by look-up
-	users   map[session.ID]user                 // who signed in a moment ago
-	former  map[session.ID]session.ArtifactKeys // what the browser held before the primary replaced its cookies
-	expires []expiry
+	mu       sync.Mutex                          // guards what follows
+	begun    map[session.ID][]*begun             // by browser
+	codes    map[session.ID]*tied                // by the code's look-up
+	opened   map[session.ID]*session.BrowserKey  // what was opened or made a moment ago, by look-up
+	requests map[string]url.Values               // that were pushed, by request_uri
+	users    map[session.ID]user                 // who signed in a moment ago
+	former   map[session.ID]session.ArtifactKeys // what the browser held before the primary replaced its cookies
+	expires  []expiry
 }
 
 // begun is an authorization request that was not answered yet.
@@ -59,7 +61,7 @@ const (
 func newBrowsers(now func() time.Time) *browsers {
 	return &browsers{
 		now: now, begun: map[session.ID][]*begun{}, codes: map[session.ID]*tied{}, opened: map[session.ID]*session.BrowserKey{},
-		former: map[session.ID]session.ArtifactKeys{}, users: map[session.ID]user{},
+		former: map[session.ID]session.ArtifactKeys{}, users: map[session.ID]user{}, requests: map[string]url.Values{},
 	}
 }
 

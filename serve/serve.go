@@ -33,6 +33,7 @@ func Flows() []flow.Flow {
 		oauth.ClientCredentials{},
 		oauth.Code{},
 		oauth.Authorization{},
+		oauth.Pushed{},
 		oauth.Grant{},
 		oidc.UserInfo{},
 		oauth.Introspection{},

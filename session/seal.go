@@ -39,6 +39,8 @@ const (
 	Application Kind = "application"
 	// OwnCode is an authorization code that the backup made.
 	OwnCode Kind = "own_code"
+	// PushedRequest is the request_uri of an authorization request that the backup took (RFC 9126).
+	PushedRequest Kind = "pushed_request"
 	// Activity is a session of the primary's (sid). Its door opens nothing: it says until when the session is alive.
 	Activity Kind = "activity"
 	// RedirectURI is a client's redirect URI. Its door opens nothing: it says that the primary has sent people there.
@@ -58,7 +60,7 @@ func (k Kind) Opens() bool {
 }
 
 // short says whether an artifact of the kind is over at its own end, and its door with it.
-func (k Kind) short() bool { return k == AccessToken || k == OwnCode }
+func (k Kind) short() bool { return k == AccessToken || k == OwnCode || k == PushedRequest }
 
 // ID is a pseudonym or a random identifier; the zero ID means unknown.
 type ID [16]byte

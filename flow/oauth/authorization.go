@@ -153,6 +153,13 @@ func (x *authorization) door() []string {
 			rest = append(rest, session.Joined(name, vs[0]))
 		}
 	}
+	// What a client must push or sign it does not get by a link.
+	if x.r.Pushed {
+		rest = append(rest, "pushed")
+	}
+	if x.r.Signed {
+		rest = append(rest, "signed")
+	}
 	return append(out, slices.Sorted(slices.Values(rest))...)
 }
 

@@ -1,0 +1,103 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"understudy/flow"
+	"understudy/flow/oauth"
+	"understudy/flow/proof"
+	"understudy/session"
+)
+
+// wholeRequest is the form of an authorization request where it is in another place than the query: it was pushed (RFC 9126), or
+// it is a signed request object (RFC 9101). Where it cannot be read the query is left as it is, and nothing is learned of it.
+func (g *Gateway) wholeRequest(ctx context.Context, v *visit, r *flow.Request) {
+	client, uri := r.Form.Get("client_id"), r.Form.Get("request_uri")
+	if uri != "" {
+		form := g.pushedForm(ctx, v, client, uri)
+		if form == nil || form.Get("client_id") != client {
+			return
+		}
+		r.Form, r.Pushed = form, true
+	}
+	object := r.Form.Get("request")
+	keys := v.tenant.ClientKeys[client]
+	if object == "" || keys == nil || len(r.Form["request"]) > 1 {
+		return
+	}
+	o, err := proof.RequestObjects{
+		Issuer: v.issuer.ID, Client: client, Algs: v.issuer.object.Texts("request_object_signing_alg_values_supported"), Audiences: v.issuer.names(),
+	}.Verify(object, keys, g.c.Now())
+	if err != nil {
+		return
+	}
+	form := url.Values{"client_id": {client}}
+	for _, p := range o.Parameters {
+		if p.Name != "client_id" {
+			form.Add(p.Name, p.Value)
+		}
+	}
+	for name, vs := range r.Form { // what stands beside it counts for some primaries: it must say the same
+		if name != "request" && name != "client_id" && !slices.Equal(vs, form[name]) {
+			return
+		}
+	}
+	r.Form, r.Signed = form, true
+}
+
+// pushedForm is a request that was pushed, or nil.
+func (g *Gateway) pushedForm(ctx context.Context, v *visit, client, uri string) url.Values {
+	rest, ok := strings.CutPrefix(uri, oauth.RequestURIPrefix)
+	if !ok || !oauth.Ours(rest, g.c.Seal.Look) {
+		return g.browsers.pushed(uri)
+	}
+	v.own = true
+	h, err := g.c.Backup.Held(ctx, v.tenant.Name, g.c.Seal.Lookup(session.PushedRequest, v.tenant.Name, v.issuer.ID, uri))
+	if err != nil {
+		g.c.Log.Warn("a pushed request is not known", "tenant", v.tenant.Name, "error", err)
+		return nil
+	}
+	if h.Client != g.c.Seal.Pseudonym("client", v.tenant.Name, v.issuer.ID, client) {
+		return nil
+	}
+	form, err := url.ParseQuery(h.Bound["form"])
+	if err != nil {
+		return nil
+	}
+	return form
+}
+
+// push remembers a request that the primary took.
+func (t *trip) push(o *outcome) {
+	if t.v.endpoint != flow.Pushed {
+		return
+	}
+	if uri, lives := oauth.PushedURI(o.status, o.object); uri != "" {
+		form := oauth.Pushable(t.v.request.Form)
+		form.Set("client_id", t.ask.Client.ID)
+		t.g.browsers.push(uri, form, lives)
+	}
+}
+
+func (b *browsers) push(uri string, form url.Values, lives time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.requests) < maxTied {
+		b.requests[uri] = form
+		b.later(lives, func() { delete(b.requests, uri) })
+	}
+}
+
+func (b *browsers) pushed(uri string) url.Values {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.requests[uri]
+}
+
+// succeeded says whether a status is that of a protocol reply which gives what was asked for.
+func succeeded(status int) bool { return status == http.StatusOK || status == http.StatusCreated }
