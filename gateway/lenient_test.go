@@ -288,8 +288,8 @@ func TestPagesForPeople(t *testing.T) {
 		strings.Contains(b, "<script") || h.Get("Retry-After") == "" || h.Get("Content-Language") != "de" || h.Get("X-Frame-Options") != "DENY" {
 		t.Errorf("%d %v\n%s", s, h, b)
 	}
-	r.line(t, "the page", func(e audit.Entry) bool { return e.Rule == "primary_away" && e.Trigger == "page" })
-	if s, b, _ := see("/auth?client_id=app", "Accept", "*/*", "Sec-Fetch-Mode", "cors"); s != http.StatusBadGateway || strings.Contains(b, "<html") {
+	r.line(t, "the page", func(e audit.Entry) bool { return e.Rule == "not_playable" && e.Trigger == "response_type" })
+	if s, b, _ := see("/auth?client_id=app", "Accept", "*/*", "Sec-Fetch-Mode", "cors"); s != http.StatusServiceUnavailable || !strings.Contains(b, `"temporarily_unavailable"`) {
 		t.Errorf("a script: %d %s", s, b)
 	}
 	if s, b, _ := see("/logout?id_token_hint="+k.IDToken, "Accept", "text/html"); s != http.StatusOK || !strings.Contains(b, "Example &amp; Co") {
