@@ -71,6 +71,7 @@ type rider struct {
 	lib    library
 	s      *site
 	c      client
+	b      *idptest.Browser
 	last   *tokens
 	issued time.Time // iat of the last ID token
 	failed bool
@@ -88,13 +89,13 @@ func throughOutage(t *testing.T, d *deployment, shapes []shape) []string {
 			t.Fatal(err)
 		}
 		for _, l := range libraries() {
-			r := &rider{name: combination(s, l), lib: l, s: st}
+			r := &rider{name: combination(s, l), lib: l, s: st, b: &idptest.Browser{Transport: shared.transport()}}
 			r.c, err = l.open(st, t.TempDir())
 			if err != nil {
 				t.Fatalf("%s: %v", r.name, err)
 			}
 			t.Cleanup(r.c.close)
-			if r.last, err = st.signIn(ctx, r.c, "alice"); err != nil {
+			if r.last, err = st.signInWith(ctx, r.c, r.b, "alice"); err != nil {
 				r.fail(t, "sign in", err)
 				continue
 			}
@@ -143,6 +144,15 @@ func throughOutage(t *testing.T, d *deployment, shapes []shape) []string {
 			t.Fatalf("the primary's port is open")
 		}
 	}
+	time.Sleep(1100 * time.Millisecond)
+	for _, r := range riders {
+		if r.failed {
+			continue
+		}
+		if err := r.openAgain(t, ctx); err != nil {
+			r.fail(t, "the application opened anew in the outage", err)
+		}
+	}
 	if err := d.primary.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -183,6 +193,40 @@ func throughOutage(t *testing.T, d *deployment, shapes []shape) []string {
 		}
 	}
 	return whole
+}
+
+// openAgain opens the application anew in the same browser while the primary is dead: a fresh instance of the client, which
+// checks everything as ever, gets its tokens and nobody is asked.
+func (r *rider) openAgain(t *testing.T, ctx context.Context) error {
+	c, err := r.lib.open(r.s, t.TempDir())
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	to, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	u, err := url.Parse(to)
+	if err != nil {
+		return err
+	}
+	q := u.Query()
+	q.Del("prompt") // consent was given; nobody is asked anew
+	u.RawQuery = q.Encode()
+	resp, _, err := r.b.Get(ctx, u.String())
+	if err != nil {
+		return err
+	}
+	back, err := resp.Location()
+	if err != nil || !strings.HasPrefix(back.String(), redirect+"?") {
+		return fmt.Errorf("status %d, to %v", resp.StatusCode, back)
+	}
+	got, err := c.finish(ctx, back)
+	if err != nil {
+		return err
+	}
+	return r.check(ctx, got, true)
 }
 
 func (r *rider) fail(t *testing.T, what string, err error) {

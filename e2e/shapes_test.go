@@ -67,19 +67,26 @@ func (s shape) at(ctx context.Context, u *idptest.Understudy) (*site, error) {
 	return &site{shape: s, u: u, tenant: "default", provider: p}, nil
 }
 
-// visit signs a user in at an authorization URL and returns where the browser is sent.
+// visit signs a user in at an authorization URL with a browser of its own and returns where that is sent.
 func (s *site) visit(ctx context.Context, authorize, user string) (*url.URL, error) {
-	b := &idptest.Browser{Transport: shared.transport()}
+	return s.visitWith(ctx, &idptest.Browser{Transport: shared.transport()}, authorize, user)
+}
+
+func (s *site) visitWith(ctx context.Context, b *idptest.Browser, authorize, user string) (*url.URL, error) {
 	return b.Visit(ctx, authorize, redirect, map[string]string{"username": user, "password": "pw-" + user, "login": user})
 }
 
 // signIn takes a client through a sign-in. Keycloak knows alice and bob, oidc-provider everybody.
 func (s *site) signIn(ctx context.Context, c client, user string) (*tokens, error) {
+	return s.signInWith(ctx, c, &idptest.Browser{Transport: shared.transport()}, user)
+}
+
+func (s *site) signInWith(ctx context.Context, c client, b *idptest.Browser, user string) (*tokens, error) {
 	to, err := c.begin(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	back, err := s.visit(ctx, to, user)
+	back, err := s.visitWith(ctx, b, to, user)
 	if err != nil {
 		return nil, fmt.Errorf("sign in: %w", err)
 	}
