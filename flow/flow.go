@@ -85,6 +85,8 @@ type Ask struct {
 	Presented session.Object
 	// Unplayable says why the request cannot be answered by the backup although the flow is known.
 	Unplayable string
+	// Subject is a token on whose behalf the client asks (RFC 8693); nobody has verified it.
+	Subject string
 	// Own says why a request that presents something of the backup's own making cannot be answered, where that is another
 	// question than Unplayable.
 	Own string

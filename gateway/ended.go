@@ -139,6 +139,14 @@ func (t *trip) ownToken(ctx context.Context) *http.Response {
 		if t.ask.Artifact.Kind == session.Code && oauth.Ours(t.ask.Artifact.Value, t.g.c.Seal.Look) {
 			return t.ownCode(ctx)
 		}
+		// Nobody but the backup knows its tokens as somebody's.
+		if t.ask.Subject != "" && t.ask.Unplayable == "" && oauth.Issued(t.ask.Subject, t.g.c.Seal.Look) {
+			if !t.stand(ctx, true) && t.v.refusal == nil {
+				t.g.note(v, "refused", "no_record", "own_token")
+				return t.refuse(flow.NotNow("no_record"))
+			}
+			return t.play(ctx, "own_token").resp
+		}
 	case flow.UserInfo:
 		if t.ask.Artifact.Kind == session.AccessToken && t.ask.Unplayable == "" && oauth.Issued(t.ask.Artifact.Value, t.g.c.Seal.Look) {
 			t.place = t.g.c.Seal.Lookup(session.AccessToken, v.tenant.Name, v.issuer.ID, t.ask.Artifact.Value)

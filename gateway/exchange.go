@@ -471,6 +471,10 @@ func (t *trip) may(ctx context.Context, origin health.Origin, probe bool) bool {
 
 // answered learns from the primary's answer, keeps a refusal durably, and passes it on.
 func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*http.Response, error) {
+	if t.ask.Subject != "" && o.status == http.StatusOK && t.barred(ctx, o) {
+		t.g.note(t.v, "refused", "revoked", "revoked_here")
+		return t.refuse(flow.No("revoked", http.StatusBadRequest, "invalid_grant")), nil
+	}
 	if succeeded(o.status) {
 		t.push(o)
 		t.g.crossed(t.v, t.v.request.HTTP, o.status, o.header)

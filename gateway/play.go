@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"understudy/flow"
+	"understudy/flow/oauth"
 	"understudy/session"
 )
 
@@ -73,6 +74,11 @@ func (t *trip) play(ctx context.Context, trigger string) played {
 }
 
 func (t *trip) playNow(ctx context.Context, trigger string) played {
+	if t.ask.Subject != "" && !t.subject() {
+		no := flow.No("subject_token_refused", http.StatusBadRequest, "invalid_request") // RFC 8693, section 2.2.2
+		t.g.note(t.v, "refused", no.Code, trigger)
+		return played{t.refuse(no), no}
+	}
 	// A stranger's secret is not worth the work: the backup refuses for the artifact.
 	if !t.proven() && t.ask.Client.Assertion == "" && t.owns(ctx) && !t.prove(ctx) {
 		return t.limited(trigger)
@@ -99,6 +105,12 @@ func (t *trip) playNow(ctx context.Context, trigger string) played {
 		return played{t.reply(rec.status, rec.h, rec.body), nil}
 	}
 	return played{t.reply(reply.Status, reply.Header, t.fill(reply)), nil}
+}
+
+// subject verifies the token on whose behalf a client asks, by the keys of the primary and of the backup.
+func (t *trip) subject() bool {
+	tok, err := oauth.ParseJWT(t.ask.Subject)
+	return err == nil && oauth.Lives(tok, t.g.c.Now()) && t.v.issuer.signed(t.ask.Subject, tok)
 }
 
 // limited refuses a client whose secrets were guessed at too fast.

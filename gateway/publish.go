@@ -115,6 +115,10 @@ func writeRefusal(h http.Header, w http.ResponseWriter, no *flow.Refusal, r *flo
 		no = &flow.Refusal{Code: no.Code, Status: http.StatusUnauthorized, Error: "invalid_token"}
 		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	}
+	if no.Status == http.StatusServiceUnavailable && polls(r) {
+		// Who waits for a person goes on waiting; many clients of these grants give up at anything else.
+		no = &flow.Refusal{Code: no.Code, Status: http.StatusBadRequest, Error: "authorization_pending"}
+	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Pragma", "no-cache")
@@ -130,6 +134,19 @@ func writeRefusal(h http.Header, w http.ResponseWriter, no *flow.Refusal, r *flo
 	}
 	w.WriteHeader(no.Status)
 	w.Write(refusalBody(no))
+}
+
+// polls says whether a request asks again and again whether a person has signed in elsewhere: with a device code (RFC 8628,
+// section 3.5), or after a backchannel authentication request (OpenID Connect CIBA Core, section 11).
+func polls(r *flow.Request) bool {
+	if r == nil || r.Endpoint != flow.Token {
+		return false
+	}
+	switch r.Form.Get("grant_type") {
+	case "urn:ietf:params:oauth:grant-type:device_code", "urn:openid:params:grant-type:ciba":
+		return true
+	}
+	return false
 }
 
 func refusalBody(no *flow.Refusal) []byte {

@@ -34,6 +34,7 @@ func Flows() []flow.Flow {
 		oauth.Code{},
 		oauth.Authorization{},
 		oauth.Pushed{},
+		oauth.TokenExchange{},
 		oauth.Grant{},
 		oidc.UserInfo{},
 		oauth.Introspection{},
