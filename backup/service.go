@@ -103,6 +103,9 @@ func (s *Service) running(_ context.Context, a *attempt) *flow.Refusal {
 
 // artifact finds the door. It comes first only because the door knows which client it belongs to; nothing is opened.
 func (s *Service) artifact(_ context.Context, a *attempt) *flow.Refusal {
+	if a.play.Token != nil {
+		return s.token(a)
+	}
 	d, err := s.Sessions.Door(a.play.Tenant, a.play.Artifact.Lookup)
 	switch {
 	case errors.Is(err, session.ErrNoRecord):
@@ -341,6 +344,9 @@ func (s *Service) superseded(ctx context.Context, a *attempt) *flow.Refusal {
 
 // open opens the record with the artifact's key; for a confidential client this is where its secret is proved.
 func (s *Service) open(_ context.Context, a *attempt) *flow.Refusal {
+	if a.record != nil {
+		return nil
+	}
 	var r *session.Record
 	data, err := a.door.Unwrap(a.play.Tenant, a.play.Artifact.Lookup, a.play.Artifact.Key)
 	if err == nil {

@@ -150,6 +150,8 @@ type Play struct {
 	Presented session.Object `cbor:"13,keyasint,omitempty"`
 	// Params are parameters of the request that the answer depends on.
 	Params map[string]string `cbor:"14,keyasint,omitempty"`
+	// Token is an access token of the primary's that is asked about; the gateway has verified its signature.
+	Token *session.Token `cbor:"15,keyasint,omitempty"`
 }
 
 // Proof is a client authentication, derived: the secret stays at the gateway.

@@ -33,12 +33,13 @@ type trip struct {
 	st        backup.Standing
 	grant     string // stands for the grant where failures are counted; "" where anybody could have provoked the answer
 	sent      time.Time
-	vouched   bool      // the primary has just authenticated the client
-	inside    bool      // it has a place among the exchanges in flight
-	over      time.Time // when what it names was ended here; zero: it was not
-	flying    bool      // it was sent, and its reply may still come
-	heard     bool      // the primary carried it out
-	owed      string    // where it is kept that the primary has yet to hear of it; "": nowhere
+	vouched   bool           // the primary has just authenticated the client
+	inside    bool           // it has a place among the exchanges in flight
+	over      time.Time      // when what it names was ended here; zero: it was not
+	flying    bool           // it was sent, and its reply may still come
+	heard     bool           // the primary carried it out
+	token     *session.Token // an access token of the primary's that is asked about, verified
+	owed      string         // where it is kept that the primary has yet to hear of it; "": nowhere
 }
 
 func (g *Gateway) trip(r *http.Request, v *visit) *trip {
@@ -92,6 +93,9 @@ func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) 
 	}
 	if no := t.forbidden(ctx); no != nil {
 		return no, nil
+	}
+	if v.endpoint == flow.Introspection && v.exchange != nil {
+		return t.introspectPrimarys(ctx)
 	}
 	switch t.ask.Artifact.Kind {
 	case session.RefreshToken:

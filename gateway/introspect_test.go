@@ -108,10 +108,14 @@ func TestIntrospectionOfTheBackupsTokens(t *testing.T) {
 	})
 	for name, c := range map[string]struct{ client, secret, token string }{
 		"a caller who was told that it is not active": {"web", "web-secret", bob2.AccessToken},
-		"a wrong secret":                      {"svc", "svc-secret2", bob2.AccessToken},
-		"a caller whom the primary never saw": {"jwtc", "secret", bob2.AccessToken},
-		"the primary's own token":             {"svc", "svc-secret", bob.AccessToken},
-		"a token of nobody's":                 {"svc", "svc-secret", "x"},
+		"a wrong secret":                          {"svc", "svc-secret2", bob2.AccessToken},
+		"a caller whom the primary never saw":     {"jwtc", "secret", bob2.AccessToken},
+		"the primary's own token, of another's":   {"web", "web-secret", bob.AccessToken},
+		"the primary's own token, a wrong secret": {"svc", "svc-secret2", bob.AccessToken},
+		"the primary's ID token":                  {"svc", "svc-secret", bob.IDToken},
+		"the primary's own token, changed":        {"svc", "svc-secret", bob.AccessToken[:len(bob.AccessToken)-20] + strings.Repeat("A", 20)},
+		"the primary's refresh token":             {"svc", "svc-secret", bob.RefreshToken},
+		"a token of nobody's":                     {"svc", "svc-secret", "x"},
 	} {
 		t.Run("in the outage, "+name, func(t *testing.T) {
 			if s, o := r.introspect("rot", c.client, c.secret, c.token); s < 400 || o.Has("active") {
@@ -119,13 +123,26 @@ func TestIntrospectionOfTheBackupsTokens(t *testing.T) {
 			}
 		})
 	}
+	t.Run("in the outage, the primary's own token", func(t *testing.T) {
+		s, now := r.introspect("rot", "svc", "svc-secret", bob.AccessToken)
+		if s != http.StatusOK || !active(now) || !slices.Equal(was.Names(), now.Names()) {
+			t.Fatalf("%d %s", s, now.Append(nil))
+		}
+		for _, m := range now {
+			if string(m.Value) != string(was.Get(m.Name)) {
+				t.Errorf("%s is %s, the primary said %s", m.Name, m.Value, was.Get(m.Name))
+			}
+		}
+	})
 	t.Run("over", func(t *testing.T) {
 		m := session.Mark{Of: session.OfSession, ID: r.seal.Pseudonym("session", "default", r.realm("rot"), alice2.claim("sid")), Final: true, At: time.Now().UnixNano(), Cause: "operator"}
 		if err := r.backup.Mark(ctx, "default", m); err != nil {
 			t.Fatal(err)
 		}
-		if s, o := r.introspect("rot", "svc", "svc-secret", alice2.AccessToken); s != http.StatusOK || string(o.Get("active")) != "false" || len(o) != 1 {
-			t.Errorf("%d %s", s, o.Append(nil))
+		for _, token := range []string{alice.AccessToken, alice2.AccessToken} {
+			if s, o := r.introspect("rot", "svc", "svc-secret", token); s != http.StatusOK || string(o.Get("active")) != "false" || len(o) != 1 {
+				t.Errorf("%d %s", s, o.Append(nil))
+			}
 		}
 		q, err := http.NewRequestWithContext(ctx, http.MethodGet, r.realm("rot")+"/protocol/openid-connect/userinfo", nil)
 		if err != nil {

@@ -139,6 +139,7 @@ func (t *trip) message(trigger string) *flow.Play {
 			Key: t.g.c.Seal.ArtifactKey(t.ask.Artifact.Kind, v.tenant.Name, v.issuer.ID, t.doorClient(), t.ask.Artifact.Value, t.doorSecret()),
 		},
 		Scope: t.ask.Scope, Resource: t.ask.Resource, Presented: t.ask.Presented, Params: t.ask.Params,
+		Token: t.token,
 		Facts: session.Facts{
 			Address: v.address, UserAgent: clip(t.header("User-Agent"), 256), Origin: clip(t.header("Origin"), 256),
 		},
