@@ -343,7 +343,7 @@ func (s *Service) superseded(ctx context.Context, a *attempt) *flow.Refusal {
 }
 
 // open opens the record with the artifact's key; for a confidential client this is where its secret is proved.
-func (s *Service) open(_ context.Context, a *attempt) *flow.Refusal {
+func (s *Service) open(ctx context.Context, a *attempt) *flow.Refusal {
 	if a.record != nil {
 		return nil
 	}
@@ -365,6 +365,37 @@ func (s *Service) open(_ context.Context, a *attempt) *flow.Refusal {
 		return flow.NotNow("record_mismatch")
 	}
 	a.record, a.data = r, data
+	return s.possession(ctx, a)
+}
+
+// possession checks that the client proved to possess the key to which the token is bound (RFC 9449), once with this proof.
+func (s *Service) possession(ctx context.Context, a *attempt) *flow.Refusal {
+	p, want := a.play.Client, a.record.JKT
+	if jkt := a.door.Bound["jkt"]; jkt != "" && a.door.Kind == session.AccessToken {
+		want = jkt
+	}
+	switch {
+	case a.door.Kind == session.Application, a.flow.Endpoint() == flow.Introspection:
+		return nil // nobody proves anything, or who asks about somebody else's token
+	case want == "":
+		return nil // it is bound to nothing, and a proof beside it is none that the primary looked at
+	case a.door.Kind == session.OwnCode && p.JKT == "":
+		return flow.NotNow("dpop_unlearned")
+	case a.door.Kind == session.AccessToken && want != p.JKT:
+		return flow.No("dpop_mismatch", http.StatusUnauthorized, "invalid_grant")
+	case a.door.Kind != session.OwnCode && want != p.JKT:
+		return flow.No("dpop_mismatch", http.StatusBadRequest, "invalid_dpop_proof")
+	case a.play.Shadow:
+		return nil
+	}
+	first, err := s.Sessions.KV.Claim(ctx, onceKey(a.play.Tenant, p.Possessed), time.Unix(0, p.PossessedUntil))
+	switch {
+	case err != nil:
+		s.Log.Error("the use of a proof cannot be kept", "tenant", a.play.Tenant, "error", err)
+		return flow.NotNow("store_failed")
+	case !first:
+		return flow.No("dpop_replayed", http.StatusBadRequest, "invalid_dpop_proof")
+	}
 	return nil
 }
 

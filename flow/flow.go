@@ -105,6 +105,8 @@ type Credentials struct {
 	Secret string
 	// Assertion is a client assertion (RFC 7523, section 2.2); nobody has verified it.
 	Assertion string
+	// DPoP is set where a proof of possession comes with the request (RFC 9449); nobody has verified it.
+	DPoP bool
 }
 
 // Artifact is something that a client holds.
@@ -127,6 +129,8 @@ type Lesson struct {
 	// NotBefore is a time, in Unix seconds, before which the primary no longer honours what it issued to this client for
 	// this subject; 0: it named none.
 	NotBefore int64
+	// DPoP is set where what was given is bound to the key of the request's DPoP proof.
+	DPoP bool
 	// Unlearned says why nothing may be remembered ("password", "dpop", …). It is counted and shown.
 	Unlearned string
 }
@@ -165,6 +169,11 @@ type Proof struct {
 	// nanoseconds); the gateway has verified it. Empty: there was none.
 	Once  []byte `cbor:"4,keyasint,omitempty"`
 	Until int64  `cbor:"5,keyasint,omitempty"`
+	// JKT is the thumbprint of the key that the client has proved to possess (RFC 9449, section 6.1); Possessed stands for that
+	// proof, which may be used once until PossessedUntil (Unix nanoseconds); the gateway has verified it. Empty: there was none.
+	JKT            string `cbor:"6,keyasint,omitempty"`
+	Possessed      []byte `cbor:"7,keyasint,omitempty"`
+	PossessedUntil int64  `cbor:"8,keyasint,omitempty"`
 }
 
 // Permit is what a flow answers from. Only backup makes one, after every check has passed.

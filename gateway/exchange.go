@@ -10,6 +10,7 @@ import (
 	"understudy/backup"
 	"understudy/flow"
 	"understudy/flow/oauth"
+	"understudy/flow/proof"
 	"understudy/health"
 	"understudy/session"
 )
@@ -27,19 +28,20 @@ type trip struct {
 	lookup  session.ID // of the artifact that is sent to the primary; zero: none
 	place   session.ID // of the artifact that the client holds; another than lookup where a successor stands in
 	// presented is the artifact that is sent to the primary: the client's, or its kept successor.
-	presented string
-	proof     flow.Proof
-	key       []byte // of the client's secret
-	st        backup.Standing
-	grant     string // stands for the grant where failures are counted; "" where anybody could have provoked the answer
-	sent      time.Time
-	vouched   bool           // the primary has just authenticated the client
-	inside    bool           // it has a place among the exchanges in flight
-	over      time.Time      // when what it names was ended here; zero: it was not
-	flying    bool           // it was sent, and its reply may still come
-	heard     bool           // the primary carried it out
-	token     *session.Token // an access token of the primary's that is asked about, verified
-	owed      string         // where it is kept that the primary has yet to hear of it; "": nowhere
+	presented  string
+	proof      flow.Proof
+	key        []byte // of the client's secret
+	st         backup.Standing
+	grant      string // stands for the grant where failures are counted; "" where anybody could have provoked the answer
+	sent       time.Time
+	vouched    bool              // the primary has just authenticated the client
+	inside     bool              // it has a place among the exchanges in flight
+	over       time.Time         // when what it names was ended here; zero: it was not
+	flying     bool              // it was sent, and its reply may still come
+	heard      bool              // the primary carried it out
+	possession *proof.Possession // of the key that the client proved; nil: it did not, or was not asked yet
+	token      *session.Token    // an access token of the primary's that is asked about, verified
+	owed       string            // where it is kept that the primary has yet to hear of it; "": nowhere
 }
 
 func (g *Gateway) trip(r *http.Request, v *visit) *trip {

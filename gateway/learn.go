@@ -253,6 +253,12 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 	case client.Secret != "" && !t.prove(ctx) && why == "":
 		why = "client_proof"
 	}
+	if le.DPoP {
+		jkt, unbound := t.boundTo(le.Record)
+		if le.Record.JKT = jkt; unbound != "" && why == "" {
+			why = unbound
+		}
+	}
 	if byItself(t.ask.Artifact.Kind) {
 		t.lookup = t.at(t.ask.Artifact)
 		t.place = t.lookup

@@ -74,6 +74,11 @@ func (t *trip) play(ctx context.Context, trigger string) played {
 }
 
 func (t *trip) playNow(ctx context.Context, trigger string) played {
+	if t.ask.Client.DPoP && !t.possess() {
+		no := flow.No("dpop_refused", http.StatusBadRequest, "invalid_dpop_proof") // RFC 9449, section 5
+		t.g.note(t.v, "refused", no.Code, trigger)
+		return played{t.refuse(no), no}
+	}
 	if t.ask.Subject != "" && !t.subject() {
 		no := flow.No("subject_token_refused", http.StatusBadRequest, "invalid_request") // RFC 8693, section 2.2.2
 		t.g.note(t.v, "refused", no.Code, trigger)
@@ -131,9 +136,12 @@ func (t *trip) fill(r *flow.Reply) []byte {
 }
 
 func (t *trip) message(trigger string) *flow.Play {
-	v := t.v
+	v, client := t.v, t.proof
+	if p := t.possession; p != nil {
+		client.JKT, client.Possessed, client.PossessedUntil = p.Thumbprint, p.Once.Key, p.Once.Until.UnixNano()
+	}
 	return &flow.Play{
-		ID: v.id, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Flow: v.flow.Name(), Client: t.proof,
+		ID: v.id, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Flow: v.flow.Name(), Client: client,
 		Artifact: session.ArtifactKeys{
 			Kind: t.ask.Artifact.Kind, Lookup: t.place,
 			Key: t.g.c.Seal.ArtifactKey(t.ask.Artifact.Kind, v.tenant.Name, v.issuer.ID, t.doorClient(), t.ask.Artifact.Value, t.doorSecret()),

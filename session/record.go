@@ -48,6 +48,8 @@ type Record struct {
 	Redirect Object `cbor:"17,keyasint,omitempty"`
 	// Front are the tokens of the authorization response; nil: it had none.
 	Front *Front `cbor:"19,keyasint,omitempty"`
+	// JKT is the thumbprint of the key to which the access token is bound (RFC 9449); "": to none.
+	JKT string `cbor:"20,keyasint,omitempty"`
 	// RedirectStatus is the HTTP status of the authorization response.
 	RedirectStatus int `cbor:"18,keyasint,omitempty"`
 }

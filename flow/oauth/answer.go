@@ -92,7 +92,7 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 		return nil, flow.NotNow("record_incomplete")
 	}
 	if lifetime > 0 {
-		reply.Issued = append(reply.Issued, flow.Issued{Kind: session.AccessToken, Value: accessToken, Ends: p.Now.Add(time.Duration(lifetime) * time.Second)})
+		reply.Issued = append(reply.Issued, flow.Issued{Kind: session.AccessToken, Value: accessToken, Ends: p.Now.Add(time.Duration(lifetime) * time.Second), Bound: boundTo(p)})
 	}
 	out := make(session.Object, 0, len(rec.Response))
 	for _, m := range ordered(rec.Response, members(shape)) {
@@ -132,6 +132,14 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	}
 	reply.Body = out.Append(make([]byte, 0, 512+len(accessToken)*5/2))
 	return reply, nil
+}
+
+// boundTo keeps of an access token to which key it is bound.
+func boundTo(p *flow.Permit) map[string]string {
+	if p.Play.Client.JKT == "" || p.Record.JKT == "" {
+		return nil
+	}
+	return map[string]string{"jkt": p.Play.Client.JKT}
 }
 
 // inQuotes is JSON text of a token that was made here, in which nothing needs an escape.

@@ -93,6 +93,19 @@ func redeemed(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 		}
 		rec.IDToken = &t
 	}
+	if t := rec.AccessToken; t != nil && rec.JKT != "" && t.Claims.Has("cnf") {
+		// It is bound to the key that is proved now (RFC 9449, section 5), as the primary would.
+		bound := *t
+		bound.Claims = bound.Claims.Clone()
+		cnf, err := session.ParseObject(bound.Claims.Get("cnf"))
+		if err != nil {
+			return nil, flow.NotNow("record_incomplete")
+		}
+		cnf = cnf.Clone()
+		cnf.Set("jkt", session.Quote(p.Play.Client.JKT))
+		bound.Claims.Set("cnf", cnf.Append(nil))
+		rec.AccessToken = &bound
+	}
 	rec.First = false // nothing is to be made a refresh reply of
 	first := *p
 	first.Record, first.Habit = &rec, nil

@@ -28,6 +28,7 @@ func parse(r *flow.Request) exchange {
 	}
 	x.ask.Resource = append(slices.Clone(f["resource"]), f["audience"]...)
 	x.ask.Client, x.unlearned = credentials(r.HTTP.Header, f)
+	x.ask.Client.DPoP = len(r.HTTP.Header.Values("DPoP")) == 1
 	query, err := url.ParseQuery(r.HTTP.URL.RawQuery)
 	switch {
 	case slices.Contains(f["grant_type"], "password") || slices.Contains(query["grant_type"], "password"):
@@ -67,7 +68,7 @@ func proves(name string) string {
 // proves something that could not be checked again, or it may not mean to the primary what it means here.
 func unrepeatable(r *flow.Request, query url.Values) string {
 	for name := range r.HTTP.Header {
-		if why := proves(name); why != "" {
+		if why := proves(name); why != "" && !(why == "dpop" && r.Endpoint == flow.Token && len(r.HTTP.Header.Values(name)) == 1) {
 			return why
 		}
 	}
@@ -231,7 +232,7 @@ var plainParameters = map[string]int{
 // Headers that may stand in a plain request, and how long they may be.
 var plainHeaders = map[string]int{
 	"Accept": 256, "Accept-Encoding": 128, "Accept-Language": 256, "Authorization": 2048, "Cache-Control": 64,
-	"Connection": 32, "Content-Length": 12, "Content-Type": 128, "Cookie": 8192, "Origin": 512, "Pragma": 64,
+	"Connection": 32, "Content-Length": 12, "Content-Type": 128, "Cookie": 8192, "Dpop": 4096, "Origin": 512, "Pragma": 64,
 	"Priority": 32, "Referer": 2048, "User-Agent": 512, "Traceparent": 64, "Tracestate": 512, "X-Request-Id": 128,
 	"Sec-Ch-Ua": 256, "Sec-Ch-Ua-Mobile": 16, "Sec-Ch-Ua-Platform": 64, "Sec-Fetch-Dest": 32, "Sec-Fetch-Mode": 32,
 	"Sec-Fetch-Site": 32, "Dnt": 8, "Te": 16, "Keep-Alive": 64,

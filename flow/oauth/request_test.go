@@ -90,8 +90,8 @@ func TestNeitherPlayedNorLearned(t *testing.T) {
 		want string
 	}{
 		{"a plain request is both", post(plain), ""},
-		{"a DPoP proof", post(plain, "Dpop", "x"), "dpop"},
-		{"an empty DPoP header", set(post(plain), func(h *http.Request) { h.Header["Dpop"] = []string{""} }), "dpop"},
+		{"a DPoP proof, which is verified before it counts", post(plain, "Dpop", "x"), ""},
+		{"two DPoP proofs", set(post(plain), func(h *http.Request) { h.Header["Dpop"] = []string{"x", "y"} }), "dpop"},
 		{"a client certificate", set(post(plain), func(h *http.Request) {
 			h.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}
 		}), "client_certificate"},

@@ -34,7 +34,7 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 	end, bound := ends(o, refreshToken, r.Sent)
 	l := x.record(r, o, grant)
 	l.Artifacts = []flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}
-	if bound && l.Unlearned == "" {
+	if bound && !l.DPoP && l.Unlearned == "" {
 		l.Unlearned = "cnf"
 	}
 	return l
@@ -51,7 +51,8 @@ func (x *exchange) record(r *flow.Response, o session.Object, grant string) *flo
 	}
 	l.Record = rec
 	l.Unlearned = x.unlearned
-	if t := o.Text("token_type"); !strings.EqualFold(t, "Bearer") && l.Unlearned == "" {
+	l.DPoP = strings.EqualFold(o.Text("token_type"), "DPoP") && x.ask.Client.DPoP
+	if t := o.Text("token_type"); !strings.EqualFold(t, "Bearer") && !l.DPoP && l.Unlearned == "" {
 		l.Unlearned = "token_type"
 	}
 	if rec.Scope == nil {
@@ -102,7 +103,7 @@ func (x *exchange) record(r *flow.Response, o session.Object, grant string) *flo
 	}
 	for _, t := range []*session.Token{rec.AccessToken, rec.IDToken} {
 		if t != nil && l.Unlearned == "" {
-			l.Unlearned = unsignable(t, rec.Issuer)
+			l.Unlearned = unsignable(t, rec.Issuer, l.DPoP)
 		}
 	}
 	rec.Headers = replyHeaders(r.Header)
@@ -114,10 +115,10 @@ func (x *exchange) record(r *flow.Response, o session.Object, grant string) *flo
 
 // unsignable says why the backup could not sign another token like t, or "". What it could not sign it does not learn,
 // so that nobody counts on it.
-func unsignable(t *session.Token, issuer string) string {
+func unsignable(t *session.Token, issuer string, dpop bool) string {
 	alg, kid := t.Header.Text("alg"), t.Header.Text("kid")
 	switch {
-	case t.Claims.Has("cnf"):
+	case t.Claims.Has("cnf") && !(dpop && onlyJKT(t.Claims.Get("cnf"))):
 		return "cnf" // a proof of possession (RFC 7800) that could not be checked again
 	case strings.HasPrefix(alg, "HS"):
 		return "symmetric_signature" // the secret is the primary's
@@ -135,6 +136,12 @@ func unsignable(t *session.Token, issuer string) string {
 		return "no_lifetime"
 	}
 	return ""
+}
+
+// onlyJKT says whether a confirmation (RFC 7800) is that of DPoP and no other (RFC 9449, section 6.1).
+func onlyJKT(cnf []byte) bool {
+	o, err := session.ParseObject(cnf)
+	return err == nil && o.Text("jkt") != "" && !o.Has("x5t#S256") && !o.Has("jwk") && !o.Has("jwe") && !o.Has("kid") && !o.Has("jku")
 }
 
 // keyPrefix begins the kid of every backup key.

@@ -27,11 +27,11 @@ func (UserInfo) Endpoint() flow.Endpoint { return flow.UserInfo }
 // Match implements flow.Flow. A request presents exactly one bearer token, in the Authorization header or, by POST, in a
 // form (RFC 6750, sections 2.1 and 2.2); in the query it would be in everybody's logs and is not taken.
 func (UserInfo) Match(r *flow.Request) flow.Exchange {
-	token, ok := bearer(r)
+	token, dpop, ok := bearer(r)
 	if !ok {
 		return nil
 	}
-	return &userInfo{flow.Ask{Artifact: flow.Artifact{Kind: session.AccessToken, Value: token}}}
+	return &userInfo{flow.Ask{Client: flow.Credentials{DPoP: dpop}, Artifact: flow.Artifact{Kind: session.AccessToken, Value: token}}}
 }
 
 type userInfo struct{ ask flow.Ask }
@@ -45,41 +45,46 @@ func (*userInfo) Learn(*flow.Response) *flow.Lesson { return nil }
 // maxToken bounds an access token; longer ones do not fit into a header anyway.
 const maxToken = 16 << 10
 
-// bearer returns the one bearer token of a request. ok is false where there is none, where there are several, and where
-// it comes with a proof of possession (RFC 9449) that could not be checked.
-func bearer(r *flow.Request) (token string, ok bool) {
-	if r.HTTP.URL.Query().Has("access_token") || len(r.HTTP.Header.Values("DPoP")) > 0 {
-		return "", false
+// bearer returns the one access token of a request, and whether a proof of possession comes with it (RFC 9449, section 7.1). ok
+// is false where there is none, and where there are several.
+func bearer(r *flow.Request) (token string, dpop, ok bool) {
+	proofs := len(r.HTTP.Header.Values("DPoP"))
+	if r.HTTP.URL.Query().Has("access_token") || proofs > 1 {
+		return "", false, false
+	}
+	wanted := "Bearer"
+	if dpop = proofs == 1; dpop {
+		wanted = "DPoP"
 	}
 	var inForm []string
 	switch r.HTTP.Method {
 	case http.MethodGet:
 		if len(r.Body) > 0 {
-			return "", false
+			return "", false, false
 		}
 	case http.MethodPost:
 		if len(r.Body) > 0 && r.Form.Has("access_token") {
 			t, _, err := mime.ParseMediaType(r.HTTP.Header.Get("Content-Type"))
 			if err != nil || t != "application/x-www-form-urlencoded" || r.FormErr != nil || len(r.HTTP.Header.Values("Content-Type")) != 1 {
-				return "", false
+				return "", false, false
 			}
 			inForm = r.Form["access_token"]
 		}
 	default:
-		return "", false
+		return "", false, false
 	}
 	all := slices.Clone(inForm)
 	for _, v := range r.HTTP.Header.Values("Authorization") {
 		scheme, t, _ := strings.Cut(v, " ")
-		if !strings.EqualFold(scheme, "Bearer") {
-			return "", false
+		if !strings.EqualFold(scheme, wanted) {
+			return "", false, false
 		}
 		all = append(all, strings.Trim(t, " "))
 	}
 	if len(all) != 1 || !tokenLike(all[0]) {
-		return "", false
+		return "", false, false
 	}
-	return all[0], true
+	return all[0], dpop, true
 }
 
 // tokenLike says whether s may be a token: RFC 6750, section 2.1, and what providers add to it (a colon after a prefix).
