@@ -373,6 +373,28 @@ func TestBrowserIsRefused(t *testing.T) {
 			}
 		})
 	})
+	t.Run("prompt=none in a frame at another site", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			cookies *idptest.Browser
+			site    string
+			want    string
+		}{
+			"which has no cookies":          {&idptest.Browser{}, "cross-site", "interaction_required"},
+			"which is at the same":          {&idptest.Browser{}, "same-site", "temporarily_unavailable"},
+			"which has another browser's":   {mix(b, other), "cross-site", "temporarily_unavailable"},
+			"which has the primary's alone": {mix(&idptest.Browser{}, b), "cross-site", "temporarily_unavailable"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				x := c.cookies
+				x.Header = http.Header{"Sec-Fetch-Dest": {"iframe"}, "Sec-Fetch-Site": {c.site}, "Sec-Fetch-Mode": {"navigate"}}
+				resp, _ := at(x).with("prompt", "none").once()
+				u, _ := url.Parse(resp.Header.Get("Location"))
+				if have := u.Query().Get("error"); have != c.want {
+					t.Errorf("%s, want %s", u, c.want)
+				}
+			})
+		}
+	})
 	t.Run("prompt=none without a record", func(t *testing.T) {
 		for name, c := range map[string]struct {
 			x    *tab
