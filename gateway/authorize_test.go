@@ -190,6 +190,9 @@ func TestBrowser(t *testing.T) {
 			t.Errorf("%v", k)
 		}
 	})
+	x = r.tab("rot", "web", "web-secret", b)
+	code, _ = x.silent()
+	kept := x.redeem(code)
 	if err := kc.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -201,6 +204,21 @@ func TestBrowser(t *testing.T) {
 	if k := x.redeem(code); k.AccessToken == "" || k.byBackup() {
 		t.Errorf("at the primary again: %v", k)
 	}
+	t.Run("a logout with the backup's ID token", func(t *testing.T) { // which the primary does not know
+		was := b.Clone()
+		resp, _, err := b.Get(ctx, r.realm("rot")+"/protocol/openid-connect/logout?"+url.Values{"id_token_hint": {kept.IDToken}}.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode/100 != 2 || b.Cookie("KEYCLOAK_IDENTITY") != "" {
+			t.Errorf("%s, and the browser has the primary's cookie: %v", resp.Status, b.Cookie("KEYCLOAK_IDENTITY") != "")
+		}
+		x := r.tab("rot", "web", "web-secret", was)
+		code, _ := x.silent()
+		if k := x.redeem(code); k.AccessToken != "" || k.Error != "invalid_grant" {
+			t.Errorf("her old cookies, at the primary: %v", k)
+		}
+	})
 }
 
 // What the primary would refuse, or was never seen to approve, the backup does not answer: no code leaves, and the sign-in log
