@@ -214,6 +214,9 @@ func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *vis
 			code = "interaction_required"
 		}
 	}
+	if code == "temporarily_unavailable" && v.withheld(r) {
+		code = "interaction_required"
+	}
 	issuer := ""
 	if string(v.issuer.object.Get("authorization_response_iss_parameter_supported")) == "true" {
 		issuer = v.issuer.ID // RFC 9207
@@ -228,6 +231,14 @@ func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *vis
 	maps.Copy(w.Header(), reply.Header)
 	w.WriteHeader(reply.Status)
 	return true
+}
+
+// withheld says whether a frame at another site asks, in a browser that gives its cookies to none, as most do today, or that has
+// none. Whether the person is let in shows when the application sends them here themselves, and that is what it must be told:
+// libraries do so where interaction is required, and where sign-in is unavailable they do not.
+func (v *visit) withheld(r *http.Request) bool {
+	return r.Header.Get("Sec-Fetch-Dest") == "iframe" && r.Header.Get("Sec-Fetch-Site") == "cross-site" && (v.named || v.browser == "") &&
+		v.tenant.holds(r).text(v.tenant.SessionCookies) == ""
 }
 
 // showPost draws the page that posts a response to the application.

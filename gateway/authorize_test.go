@@ -190,6 +190,9 @@ func TestBrowser(t *testing.T) {
 			t.Errorf("%v", k)
 		}
 	})
+	x = r.tab("rot", "web", "web-secret", b)
+	code, _ = x.silent()
+	kept := x.redeem(code)
 	if err := kc.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -201,6 +204,21 @@ func TestBrowser(t *testing.T) {
 	if k := x.redeem(code); k.AccessToken == "" || k.byBackup() {
 		t.Errorf("at the primary again: %v", k)
 	}
+	t.Run("a logout with the backup's ID token", func(t *testing.T) { // which the primary does not know
+		was := b.Clone()
+		resp, _, err := b.Get(ctx, r.realm("rot")+"/protocol/openid-connect/logout?"+url.Values{"id_token_hint": {kept.IDToken}}.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode/100 != 2 || b.Cookie("KEYCLOAK_IDENTITY") != "" {
+			t.Errorf("%s, and the browser has the primary's cookie: %v", resp.Status, b.Cookie("KEYCLOAK_IDENTITY") != "")
+		}
+		x := r.tab("rot", "web", "web-secret", was)
+		code, _ := x.silent()
+		if k := x.redeem(code); k.AccessToken != "" || k.Error != "invalid_grant" {
+			t.Errorf("her old cookies, at the primary: %v", k)
+		}
+	})
 }
 
 // What the primary would refuse, or was never seen to approve, the backup does not answer: no code leaves, and the sign-in log
@@ -372,6 +390,28 @@ func TestBrowserIsRefused(t *testing.T) {
 				t.Errorf("%v", k)
 			}
 		})
+	})
+	t.Run("prompt=none in a frame at another site", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			cookies *idptest.Browser
+			site    string
+			want    string
+		}{
+			"which has no cookies":          {&idptest.Browser{}, "cross-site", "interaction_required"},
+			"which is at the same":          {&idptest.Browser{}, "same-site", "temporarily_unavailable"},
+			"which has another browser's":   {mix(b, other), "cross-site", "temporarily_unavailable"},
+			"which has the primary's alone": {mix(&idptest.Browser{}, b), "cross-site", "temporarily_unavailable"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				x := c.cookies
+				x.Header = http.Header{"Sec-Fetch-Dest": {"iframe"}, "Sec-Fetch-Site": {c.site}, "Sec-Fetch-Mode": {"navigate"}}
+				resp, _ := at(x).with("prompt", "none").once()
+				u, _ := url.Parse(resp.Header.Get("Location"))
+				if have := u.Query().Get("error"); have != c.want {
+					t.Errorf("%s, want %s", u, c.want)
+				}
+			})
+		}
 	})
 	t.Run("prompt=none without a record", func(t *testing.T) {
 		for name, c := range map[string]struct {

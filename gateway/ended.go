@@ -130,6 +130,12 @@ func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int6
 	return true, g.c.Backup.Mark(ctx, v.tenant.Name, m)
 }
 
+// namesSession says whether an ID token says of which session it is.
+func namesSession(idToken string) bool {
+	t, err := oauth.ParseJWT(idToken)
+	return err == nil && t.Claims.Text("sid") != ""
+}
+
 // ownToken returns the reply to a request that presents a token of the backup's, or nil where it presents none. The
 // primary cannot know such a token; what the backup does not answer yet is "not now".
 func (t *trip) ownToken(ctx context.Context) *http.Response {
@@ -159,8 +165,9 @@ func (t *trip) ownToken(ctx context.Context) *http.Response {
 	case flow.Revocation, flow.EndSession:
 		for _, name := range []string{"token", "id_token_hint"} {
 			if x := v.request.Form.Get(name); x != "" && oauth.Issued(x, t.g.c.Seal.Look) {
-				// Once the primary serves it would have to hear of it too, and it does not know the token.
-				if t.monitor.Share() == 0 {
+				// Once the primary serves it would have to hear of it too, and it does not know the token. A person who signs
+				// out has no other: where it names the session, the mark holds against what the primary goes on to approve.
+				if t.monitor.Share() == 0 || v.endpoint == flow.EndSession && namesSession(x) {
 					if resp := t.endHere(ctx); resp != nil {
 						return resp
 					}

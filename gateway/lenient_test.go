@@ -205,7 +205,7 @@ func field(t *testing.T, body, name string) string {
 }
 
 // The backup's own tokens end their session while the primary is away; when it is back it would have to hear of it, and
-// could not understand it.
+// could not understand it. (TestBrowser signs out with one that names its session.)
 func TestOwnTokensEndTheirSession(t *testing.T) {
 	for name, c := range map[string]struct {
 		ask     func(*rig, *tokens) (int, string, error)

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// Authority is a certificate authority of the tests' own, and a certificate of it for localhost and 127.0.0.1.
+// Authority is a certificate authority of the tests' own, and a certificate of it for localhost, 127.0.0.1 and other names.
 type Authority struct {
 	CAFile, CertFile, KeyFile string
 	Pool                      *x509.CertPool
 }
 
-// NewAuthority makes an authority and writes its files into dir.
-func NewAuthority(dir string) (*Authority, error) {
+// NewAuthority makes an authority and writes its files into dir. names are more DNS names in the certificate.
+func NewAuthority(dir string, names ...string) (*Authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func NewAuthority(dir string) (*Authority, error) {
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames: append([]string{"localhost"}, names...), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 // it sends Secure cookies over plain HTTP to loopback, as browsers do.
 type Browser struct {
 	Transport http.RoundTripper // nil: http.DefaultTransport
+	Header    http.Header       // beside its own, of each request
 	cookies   map[string]string // host NUL path NUL name → value
 }
 
@@ -70,6 +71,7 @@ func (b *Browser) do(req *http.Request) (*http.Response, string, error) {
 	if len(cs) > 0 {
 		req.Header.Set("Cookie", strings.Join(cs, "; "))
 	}
+	maps.Copy(req.Header, b.Header)
 	req.Header.Set("Accept", "text/html")
 	resp, err := t.RoundTrip(req)
 	if err != nil {
@@ -132,7 +134,7 @@ func (b *Browser) Take(name string, from *Browser) {
 
 // Clone is the same browser with cookies of its own from here on.
 func (b *Browser) Clone() *Browser {
-	return &Browser{Transport: b.Transport, cookies: maps.Clone(b.cookies)}
+	return &Browser{Transport: b.Transport, Header: b.Header.Clone(), cookies: maps.Clone(b.cookies)}
 }
 
 // submit fills in the first form of a page.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -54,8 +55,10 @@ type UnderstudyOptions struct {
 	Dir     string // for its configuration, data and log
 	Port    int    // 0: a free one
 	Primary string // URL
-	// Authority: it serves https://localhost with this certificate; nil: http://127.0.0.1.
+	// Authority: it serves https with this certificate; nil: http://127.0.0.1.
 	Authority *Authority
+	// Host is the public host name with an authority, and leads here whatever the resolver says; "": localhost.
+	Host string
 	// Top and Tenant are more lines of the configuration file, at its top and in each tenant.
 	Top, Tenant string
 	// Second is the URL of another tenant's primary; "": there is one tenant. The other's host name is 127.0.0.1.
@@ -77,8 +80,13 @@ func StartUnderstudyConfig(ctx context.Context, o UnderstudyOptions) (*Understud
 	u := &Understudy{Port: o.Port, Dir: o.Dir, bin: o.Bin, scheme: "http", host: "127.0.0.1", client: http.DefaultClient}
 	certificate := ""
 	if a := o.Authority; a != nil {
-		u.scheme, u.host = "https", "localhost"
-		u.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool}, DisableKeepAlives: true}}
+		u.scheme, u.host = "https", or(o.Host, "localhost")
+		u.client = &http.Client{Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: a.Pool}, DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", u.Port))
+			},
+		}}
 		certificate = fmt.Sprintf("\n    tls: {cert_file: %q, key_file: %q}", a.CertFile, a.KeyFile)
 	}
 	indent := func(s, by string) string {
@@ -135,6 +143,9 @@ func (u *Understudy) Second() *Understudy {
 	v.host = secondHost
 	return &v
 }
+
+// Client trusts its certificate, and finds it by any name.
+func (u *Understudy) Client() *http.Client { return u.client }
 
 // URL is scheme and host of the gateway.
 func (u *Understudy) URL() string { return fmt.Sprintf("%s://%s:%d", u.scheme, u.host, u.Port) }
