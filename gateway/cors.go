@@ -105,6 +105,21 @@ func (o *origins) approve(v *visit, origin string, status int, h http.Header) {
 	o.nudge()
 }
 
+// knows says whether an origin was approved at the token endpoint or UserInfo of the issuer.
+func (o *origins) knows(v *visit, origin string) bool {
+	for _, e := range []flow.Endpoint{flow.Token, flow.UserInfo} {
+		there := *v
+		there.endpoint = e
+		o.mu.Lock()
+		ok := o.approved[originKey(&there, origin)]
+		o.mu.Unlock()
+		if ok {
+			return true
+		}
+	}
+	return false
+}
+
 // preflight notes the primary's reply to a preflight.
 func (o *origins) preflight(v *visit, origin string, status int, h http.Header) {
 	k := originKey(v, origin)
@@ -232,7 +247,10 @@ func (g *Gateway) crossed(v *visit, r *http.Request, status int, h http.Header) 
 	switch {
 	case isPreflight(r):
 		v.tenant.origins.preflight(v, origin, status, h)
-	case r.Method != http.MethodOptions:
+	case r.Method != http.MethodOptions && v.endpoint != flow.Revocation:
+		v.tenant.origins.approve(v, origin, status, h)
+	case r.Method != http.MethodOptions && v.tenant.origins.knows(v, origin):
+		// A revocation succeeds for anybody (RFC 7009, section 2.2): only an origin that was approved elsewhere is one.
 		v.tenant.origins.approve(v, origin, status, h)
 	}
 }

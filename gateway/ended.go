@@ -35,9 +35,9 @@ func ends(e flow.Endpoint, status int, h http.Header) bool {
 }
 
 // ended keeps durably what a revocation (RFC 7009) or a logout ends, before the client is told. form holds the request's
-// parameters, of the body or, for a logout by link, of the query; at is when it ended; told says that the primary knows. It is false where
+// parameters, of the body or, for a logout by link, of the query; at is when it ended; told says that the primary knows, asked that it may only have asked the person. It is false where
 // nothing is known of what the request names. An error means that it is not kept: the client must not be told that it is.
-func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, at time.Time, told bool) (known bool, err error) {
+func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, at time.Time, told, asked bool) (known bool, err error) {
 	ctx = context.WithoutCancel(ctx) // a client that goes away does not undo its logout
 	m := &backup.GrantMark{Tenant: v.tenant.Name, At: at.UnixNano(), Told: told, Session: true}
 	client := form.Get("client_id")
@@ -47,7 +47,7 @@ func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, at time.
 	// Another client's token is none that this one can revoke, whatever the primary says to it (RFC 7009, section 2.1). Who
 	// asks is not always to be seen: then what is over is only inferred.
 	m.Client = g.c.Seal.Pseudonym("client", v.tenant.Name, v.issuer.ID, client)
-	m.Inferred = m.Client.Zero()
+	m.Inferred = asked || m.Client.Zero()
 	token, hint := form.Get("refresh_token"), form.Get("id_token_hint")
 	switch {
 	case v.endpoint == flow.Revocation:
@@ -56,14 +56,14 @@ func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, at time.
 	case v.endpoint == flow.EndSession && token != "":
 		m.Cause = "logout"
 	case v.endpoint == flow.EndSession && hint != "":
-		known, err = g.loggedOut(ctx, v, hint, m.At, told)
+		known, err = g.loggedOut(ctx, v, hint, m.At, told, asked)
 	}
 	if m.Cause != "" && token != "" {
 		kind := session.RefreshToken
 		if oauth.Issued(token, g.c.Seal.Look) {
 			kind = session.AccessToken
 		}
-		m.Lookup = g.c.Seal.Lookup(kind, v.tenant.Name, v.issuer.ID, token)
+		m.Lookup = g.c.Seal.Lookup(kind, v.tenant.Name, v.issuer.ID, oauth.Canonical(token))
 		known, err = g.c.Backup.MarkGrant(ctx, m)
 	}
 	if err != nil {
@@ -82,7 +82,7 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 		return nil
 	}
 	now := t.g.c.Now()
-	known, err := t.g.ended(ctx, t.v, t.v.request.Form, now, false)
+	known, err := t.g.ended(ctx, t.v, t.v.request.Form, now, false, false)
 	switch {
 	case err != nil:
 		return t.notKept()
@@ -104,12 +104,13 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 }
 
 func (g *Gateway) lookup(v *visit, refreshToken string) session.ID {
-	return g.c.Seal.Lookup(session.RefreshToken, v.tenant.Name, v.issuer.ID, refreshToken)
+	return g.c.Seal.Lookup(session.RefreshToken, v.tenant.Name, v.issuer.ID, oauth.Canonical(refreshToken))
 }
 
 // loggedOut marks the session of an ID token that stood in an approved logout request (OpenID Connect RP-Initiated
 // Logout, section 2). A hint that the primary did not sign says nothing; an expired one still says whose session it was.
-func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int64, told bool) (known bool, err error) {
+func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int64, told, asked bool) (known bool, err error) {
+	hint = oauth.Canonical(hint)
 	t, err := oauth.ParseJWT(hint)
 	if err != nil || t.Claims.Text("iss") != v.issuer.ID {
 		return false, nil
@@ -119,7 +120,7 @@ func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int6
 	}
 	m := session.Mark{At: now, Cause: "logout", Told: told}
 	if sid := t.Claims.Text("sid"); sid != "" {
-		m.Of, m.ID, m.Final = session.OfSession, g.c.Seal.Pseudonym("session", v.tenant.Name, v.issuer.ID, sid), true
+		m.Of, m.ID, m.Final = session.OfSession, g.c.Seal.Pseudonym("session", v.tenant.Name, v.issuer.ID, sid), !asked
 	} else {
 		// No session is named: whatever this person had may be over, until the primary approves it again.
 		m.Of, m.ID = session.OfSubject, g.c.Seal.Pseudonym("subject", v.tenant.Name, v.issuer.ID, t.Claims.Text("sub"))

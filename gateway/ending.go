@@ -98,6 +98,8 @@ func (v *visit) ends() bool { return v.endpoint == flow.Revocation || v.endpoint
 // judge.
 type unseen struct {
 	request [sha256.Size]byte
+	address string        // of the client
+	sent    time.Time     // when the code was
 	came    chan struct{} // closed when the reply is here
 	status  int           // 0: there was none
 	header  http.Header
@@ -107,15 +109,23 @@ type unseen struct {
 const (
 	unseenFor = time.Minute
 	maxUnseen = 1000
+	// maxUnseenOf bounds those of one address: nobody takes the places of others.
+	maxUnseenOf = 100
 )
 
 // leave notes that the client of a code's exchange has left; nil where too many have.
 func (l *late) leave(t *trip) *unseen {
-	u := &unseen{request: t.fingerprint(), came: make(chan struct{})}
+	u := &unseen{request: t.fingerprint(), address: t.v.address, sent: t.sent, came: make(chan struct{})}
 	id := t.lookup
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.codes) >= maxUnseen {
+	theirs := 0
+	for _, x := range l.codes {
+		if x.address == u.address {
+			theirs++
+		}
+	}
+	if len(l.codes) >= maxUnseen || theirs >= maxUnseenOf {
 		return nil
 	}
 	l.codes[id] = u
@@ -164,6 +174,14 @@ func (l *late) unseen(ctx context.Context, t *trip) *http.Response {
 	l.mu.Unlock()
 	if !first || u.status == 0 {
 		return nil
+	}
+	// What ended while it waited is not given out.
+	o := &outcome{endpoint: t.v.endpoint, status: u.status, header: u.header, body: u.body, sent: true}
+	classify(t.g.rules, o)
+	t.sent = u.sent
+	if u.status == http.StatusOK && t.barred(ctx, o) {
+		t.g.note(t.v, "refused", "revoked", "revoked_here")
+		return t.refuse(flow.No("revoked", http.StatusBadRequest, "invalid_grant"))
 	}
 	return t.reply(u.status, u.header.Clone(), u.body)
 }

@@ -180,11 +180,16 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 			if at.IsZero() {
 				at = t.g.c.Now()
 			}
-			if _, err := t.g.ended(ctx, t.v, t.v.request.Form, at, true); err != nil {
+			if _, err := t.g.ended(ctx, t.v, t.v.request.Form, at, true, false); err != nil {
 				return t.notKept(), nil
 			}
 			t.g.returned(t.v, o.header.Get("Location"))
 			t.heard = true
+		} else if t.v.endpoint == flow.EndSession && o.status/100 == 2 {
+			// A page: that it is over, or whether it is to be. The next approval tells.
+			if _, err := t.g.ended(ctx, t.v, t.v.request.Form, t.g.c.Now(), true, true); err != nil {
+				return t.notKept(), nil
+			}
 		}
 		if !t.refused(ctx, o) {
 			return t.notKept(), nil
@@ -477,7 +482,7 @@ func (t *trip) may(ctx context.Context, origin health.Origin, probe bool) bool {
 
 // answered learns from the primary's answer, keeps a refusal durably, and passes it on.
 func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*http.Response, error) {
-	if t.ask.Subject != "" && o.status == http.StatusOK && t.barred(ctx, o) {
+	if (t.ask.Subject != "" || !t.st.Known) && o.status == http.StatusOK && t.v.endpoint == flow.Token && t.barred(ctx, o) {
 		t.g.note(t.v, "refused", "revoked", "revoked_here")
 		return t.refuse(flow.No("revoked", http.StatusBadRequest, "invalid_grant")), nil
 	}

@@ -18,14 +18,15 @@ import (
 
 // outcome is what became of a request to the primary.
 type outcome struct {
-	endpoint flow.Endpoint
-	status   int
-	header   http.Header
-	body     []byte
-	err      error // no reply, or not a whole one
-	sent     bool  // the request may have reached the primary
-	object   session.Object
-	objErr   error
+	endpoint  flow.Endpoint
+	status    int
+	header    http.Header
+	body      []byte
+	err       error // no reply, or not a whole one
+	sent      bool  // the request may have reached the primary
+	handshake bool  // the TLS handshake failed
+	object    session.Object
+	objErr    error
 }
 
 // Rule is one line of the table of failures.
@@ -65,9 +66,11 @@ func Rules() []Rule {
 		{"dns", "the host name cannot be resolved", health.Beyond, false, false,
 			func(o *outcome) bool { var e *net.DNSError; return errors.As(o.err, &e) }},
 		{"tls", "the TLS handshake fails, or the certificate is wrong or expired", health.Beyond, false, false,
-			func(o *outcome) bool { return o.err != nil && !o.sent && isTLS(o.err) }},
+			func(o *outcome) bool { return o.err != nil && !o.sent && (o.handshake || isTLS(o.err)) }},
 		{"connect", "the connection cannot be made", health.Beyond, false, false,
 			func(o *outcome) bool { var e *net.OpError; return !o.sent && errors.As(o.err, &e) && e.Op == "dial" }},
+		// The transport quotes requests that it does not take: no text of an error says whose doing it is.
+		{"not_sent", "the request was not sent, for another reason", health.Doubt, true, false, func(o *outcome) bool { return o.err != nil && !o.sent }},
 		{"too_large", "the reply is larger than the gateway takes", health.Doubt, false, true,
 			func(o *outcome) bool { return errors.Is(o.err, errTooLarge) }},
 		{"no_reply", "the request was sent and no whole reply came (reset, truncation, deadline)", health.Doubt, false, true,
@@ -92,7 +95,12 @@ func Rules() []Rule {
 			func(o *outcome) bool { return o.status < 300 && bodyDue(o.endpoint) && len(o.body) == 0 }},
 		{"wrong_content", "a 2xx whose body is not JSON (an HTML page, for example)", health.Doubt, false, true,
 			func(o *outcome) bool {
-				return o.status < 300 && bodyDue(o.endpoint) && (o.objErr != nil || !isJSON(o.header))
+				return o.status < 300 && bodyDue(o.endpoint) && (o.objErr != nil || !isJSON(o.header)) && !isSignedIntrospection(o)
+			}},
+		{"no_active", "a 200 of the introspection endpoint that does not say whether the token is active", health.Doubt, false, true,
+			func(o *outcome) bool {
+				active := string(o.object.Get("active"))
+				return o.status == 200 && o.endpoint == flow.Introspection && active != "true" && active != "false" && !isSignedIntrospection(o)
 			}},
 		{"no_token", "a 200 of the token endpoint without access_token or token_type", health.Doubt, false, true,
 			func(o *outcome) bool {
@@ -146,10 +154,16 @@ func classify(rules []Rule, o *outcome) *Rule {
 // bodyDue says whether a successful reply of the endpoint has a JSON body.
 func bodyDue(e flow.Endpoint) bool {
 	switch e {
-	case flow.Token, flow.Discovery, flow.JWKS:
+	case flow.Token, flow.Discovery, flow.JWKS, flow.Introspection:
 		return true
 	}
-	return false // UserInfo and introspection may be signed (JWT); revocation and logout may be empty
+	return false // UserInfo may be signed (JWT); revocation and logout may be empty
+}
+
+// isSignedIntrospection says whether a reply is a JWT of RFC 9701, which is not read here.
+func isSignedIntrospection(o *outcome) bool {
+	t, _, err := mime.ParseMediaType(o.header.Get("Content-Type"))
+	return err == nil && o.endpoint == flow.Introspection && t == "application/token-introspection+jwt" && len(o.body) > 0
 }
 
 func isJSON(h http.Header) bool {
@@ -165,5 +179,5 @@ func isTLS(err error) bool {
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	return errors.As(err, &cert) || errors.As(err, &rec) || errors.As(err, &alert) || errors.As(err, &unknown) ||
-		errors.As(err, &host) || errors.As(err, &invalid) || strings.Contains(err.Error(), "tls: ")
+		errors.As(err, &host) || errors.As(err, &invalid)
 }

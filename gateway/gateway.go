@@ -183,6 +183,7 @@ type visit struct {
 	exchange flow.Exchange
 	odd      string        // why the request's spelling is not plain, "" where it is
 	json     bool          // the parameters came as JSON
+	charset  bool          // they may be in a character set in which ASCII is not ASCII
 	refusal  *flow.Refusal // the backup's, where it was asked: it is not asked again for the same request
 
 	path    string // of the request

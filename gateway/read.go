@@ -21,7 +21,7 @@ const maxRequestBody = 64 << 10
 // read buffers the body of a request at a protocol endpoint and finds its flow. It is false where it has answered.
 func (g *Gateway) read(w http.ResponseWriter, r *http.Request, v *visit) bool {
 	switch {
-	case r.Method == http.MethodOptions, r.Method == http.MethodHead:
+	case r.Method == http.MethodOptions, r.Method == http.MethodHead && v.endpoint != flow.EndSession:
 		return true
 	case r.Method == http.MethodPost, v.endpoint == flow.UserInfo, v.endpoint == flow.EndSession:
 	case v.endpoint != flow.Token:
@@ -43,6 +43,14 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request, v *visit) bool {
 		HTTP: r, Body: body, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address,
 	}
 	v.readForm()
+	if v.charset {
+		// Some primaries read the form by it, others do not: what is refused in one spelling must not pass in the other.
+		no := flow.No("charset", http.StatusUnsupportedMediaType, "invalid_request")
+		g.note(v, "refused", no.Code, "")
+		writeRefusal(w.Header(), w, no, nil)
+		return false
+	}
+	r.Trailer = nil
 	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	for _, f := range g.c.Flows {
 		if f.Endpoint() != v.endpoint {
@@ -62,6 +70,9 @@ func (v *visit) readForm() {
 	r := v.request
 	types := r.HTTP.Header.Values("Content-Type")
 	t := ""
+	for _, x := range types {
+		v.charset = v.charset || oddCharset(x)
+	}
 	if len(types) > 0 {
 		var err error
 		if t, _, err = mime.ParseMediaType(types[0]); err != nil {
@@ -72,7 +83,7 @@ func (v *visit) readForm() {
 		v.odd = "content_type"
 	}
 	switch {
-	case len(r.Body) == 0 && r.Endpoint == flow.EndSession && r.HTTP.Method != http.MethodPost:
+	case r.Endpoint == flow.EndSession && r.HTTP.Method != http.MethodPost:
 		r.Form = r.HTTP.URL.Query() // a logout by link (OpenID Connect RP-Initiated Logout, section 2)
 	case len(r.Body) == 0:
 		r.Form = url.Values{}
@@ -100,6 +111,21 @@ func (v *visit) readForm() {
 	if q := r.HTTP.URL.RawQuery; q != "" {
 		v.odd = "query"
 	}
+}
+
+// oddCharset says whether a Content-Type names, or may name, a character set in which ASCII is not ASCII.
+func oddCharset(contentType string) bool {
+	_, rest, ok := strings.Cut(strings.ToLower(contentType), "charset")
+	if !ok {
+		return false
+	}
+	name := strings.TrimFunc(rest, func(r rune) bool { return strings.ContainsRune(" \t=\"';*", r) })
+	name, _, _ = strings.Cut(name, ";")
+	switch strings.Trim(name, " \t\"'") {
+	case "", "utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252", "iso-8859-15":
+		return false
+	}
+	return true
 }
 
 // maxParts bounds the parts of a multipart form.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -57,14 +58,19 @@ func (t *trip) send(ctx context.Context, body []byte) (*outcome, *http.Response)
 // exchange does one request and reads the whole reply.
 func exchange(rt http.RoundTripper, out *http.Request, e flow.Endpoint) (*outcome, *http.Response) {
 	o := &outcome{endpoint: e}
-	var sent atomic.Bool
+	var sent, handshake atomic.Bool
 	out = out.WithContext(httptrace.WithClientTrace(out.Context(), &httptrace.ClientTrace{
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			if err != nil {
+				handshake.Store(true)
+			}
+		},
 		WroteHeaders: func() { sent.Store(true) },
 		WroteRequest: func(httptrace.WroteRequestInfo) { sent.Store(true) },
 	}))
 	resp, err := rt.RoundTrip(out)
 	if err != nil {
-		o.err, o.sent = err, sent.Load()
+		o.err, o.sent, o.handshake = err, sent.Load(), handshake.Load()
 		return o, nil
 	}
 	defer resp.Body.Close()

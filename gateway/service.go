@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"understudy/flow"
+	"understudy/flow/oauth"
 	"understudy/health"
 	"understudy/session"
 )
@@ -16,7 +17,10 @@ func byItself(k session.Kind) bool { return k == session.ClientSecret || k == se
 // client's secret too, so that only who holds that finds it.
 func (t *trip) at(a flow.Artifact) session.ID {
 	value := a.Value
-	if a.Kind == session.ClientSecret {
+	switch a.Kind {
+	case session.RefreshToken:
+		value = oauth.Canonical(value)
+	case session.ClientSecret:
 		value = session.Joined(string(t.proof.SecretID[:]), value)
 	}
 	return t.g.c.Seal.Lookup(a.Kind, t.v.tenant.Name, t.v.issuer.ID, value)
