@@ -67,11 +67,7 @@ func (s shape) at(ctx context.Context, u *idptest.Understudy) (*site, error) {
 	return &site{shape: s, u: u, tenant: "default", provider: p}, nil
 }
 
-// visit signs a user in at an authorization URL with a browser of its own and returns where that is sent.
-func (s *site) visit(ctx context.Context, authorize, user string) (*url.URL, error) {
-	return s.visitWith(ctx, &idptest.Browser{Transport: shared.transport()}, authorize, user)
-}
-
+// visitWith signs a user in at an authorization URL and returns where the browser is sent.
 func (s *site) visitWith(ctx context.Context, b *idptest.Browser, authorize, user string) (*url.URL, error) {
 	return b.Visit(ctx, authorize, redirect, map[string]string{"username": user, "password": "pw-" + user, "login": user})
 }

@@ -1,0 +1,137 @@
+package oauth
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"understudy/flow"
+	"understudy/session"
+)
+
+func authz(query string) *authorization {
+	form, err := url.ParseQuery(query)
+	if err != nil {
+		panic(err)
+	}
+	return Authorization{}.Match(&flow.Request{Form: form, Issuer: issuer}).(*authorization)
+}
+
+const asked = "client_id=app&response_type=code&redirect_uri=https%3A%2F%2Fapp.example%2Fcb&scope=openid&state=s"
+
+// A redirect answers a request only if it leads to the very redirect URI and carries the very state.
+func TestReadRedirect(t *testing.T) {
+	fragment := strings.Replace(asked, "response_type=code", "response_type=id_token&nonce=n", 1)
+	withQuery := strings.Replace(asked, "%2Fcb", "%2Fcb%3Fa%3Db", 1)
+	for _, c := range []struct {
+		rule, asked, location, code string
+	}{
+		{"a code", asked, "https://app.example/cb?code=c&state=s", "c"},
+		{"in another order, with more", asked, "https://app.example/cb?iss=i&state=s&code=c", "c"},
+		{"behind a query", withQuery, "https://app.example/cb?a=b&state=s&code=c", "c"},
+		{"another state", asked, "https://app.example/cb?code=c&state=x", ""},
+		{"no state", asked, "https://app.example/cb?code=c", ""},
+		{"a longer path", asked, "https://app.example/cbx?code=c&state=s", ""},
+		{"a user", asked, "https://app.example@evil.example/cb?code=c&state=s", ""},
+		{"another scheme", asked, "http://app.example/cb?code=c&state=s", ""},
+		{"a code twice", asked, "https://app.example/cb?code=c&code=d&state=s", ""},
+		{"in the fragment", asked, "https://app.example/cb#code=c&state=s", ""},
+		{"in the query", fragment, "https://app.example/cb?id_token=x&state=s", ""},
+		{"a broken escape", asked, "https://app.example/cb?code=%zz&state=s", ""},
+		{"nothing", asked, "https://app.example/cb?state=s", ""},
+		{"to many", asked, "https://app.example/cb?code=c&state=s" + strings.Repeat("&x", 40), ""},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			r := ReadRedirect(c.location, authz(c.asked).Ask())
+			if (r == nil) != (c.code == "") || r != nil && r.Code != c.code {
+				t.Errorf("%+v", r)
+			}
+			if r != nil && (string(r.Params.Get("code")) != "null" || string(r.Params.Get("state")) != "null") {
+				t.Error("what belongs to one response is kept")
+			}
+		})
+	}
+}
+
+// What an application must ask again is all that may change what it gets, and nothing that changes each time.
+func TestDoorOfAnAuthorization(t *testing.T) {
+	door := func(q string) string { return session.Joined(authz(q).Ask().Door...) }
+	was := door(asked)
+	for _, same := range []string{"&nonce=n", "&prompt=none", "&login_hint=a", "&id_token_hint=x", "&max_age=10", "&ui_locales=de", "&client-request-id=1", "&x-client-SKU=1"} {
+		if door(asked+same) != was {
+			t.Errorf("%s makes it another", same)
+		}
+	}
+	if door(strings.Replace(asked, "state=s", "state=t", 1)) != was {
+		t.Error("the state makes it another")
+	}
+	for _, other := range []string{
+		"&acr_values=gold", "&claims=%7B%7D", "&resource=a", "&audience=a", "&kc_idp_hint=x", "&response_mode=fragment", "&code_challenge=c",
+		"&code_challenge=c&code_challenge_method=S256", "&organization=o", "&a=b",
+	} {
+		if door(asked+other) == was {
+			t.Errorf("%s does not make it another", other)
+		}
+	}
+	if door(asked+"&code_challenge=c") != door(asked+"&code_challenge=d&code_challenge_method=plain") {
+		t.Error("plain is the default (RFC 7636, section 4.3)")
+	}
+	if door(strings.Replace(asked, "scope=openid", "scope=b+a", 1)) != door(strings.Replace(asked, "scope=openid", "scope=a+b", 1)) {
+		t.Error("the order of scopes makes it another")
+	}
+	x := authz(asked)
+	x.r.Pushed = true
+	if session.Joined(x.door()...) == was {
+		t.Error("a pushed request is the same as a link")
+	}
+}
+
+// Canonical is the same for whatever a lenient primary takes for the same, and for nothing else.
+func TestCanonical(t *testing.T) {
+	const token = "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiJhIn0.AAAB"
+	for _, same := range []string{token, token + "=", token + ".", token + "\r\n", " " + token, "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiJhIn0.AA\nAB"} {
+		if Canonical(same) != token {
+			t.Errorf("%q", same)
+		}
+	}
+	for _, other := range []string{"", "opaque", "opaque=", "a.b", "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiJiIn0.AAAB", "!.!.!"} {
+		if Canonical(other) == token || Canonical(other) != other {
+			t.Errorf("%q is %q", other, Canonical(other))
+		}
+	}
+	if a, b := Canonical("YQ.YQ.YR"), Canonical("YQ.YQ.YQ"); a != b {
+		t.Error("unused bits count")
+	}
+}
+
+func FuzzAuthorizationResponse(f *testing.F) {
+	f.Add(asked, "https://app.example/cb?code=c&state=s", `<form action="https://app.example/cb"><input name="code" value="c"><input name=state value=s></form>`)
+	f.Add(asked+"&response_mode=form_post", "https://app.example/cb#a", `<form action='https://app.example/cb'><input name=code value='&quot;'/><input name=state value=s></form`)
+	f.Add("response_type=id_token&nonce=n&redirect_uri=a:b&client_id=c", "a:b#id_token=..", "<")
+	f.Fuzz(func(t *testing.T, query, location, page string) {
+		form, err := url.ParseQuery(query)
+		x := Authorization{}.Match(&flow.Request{Form: form, FormErr: err, Issuer: issuer})
+		ask := x.Ask()
+		for _, r := range []*Redirected{ReadRedirect(location, ask), ReadForm([]byte(page), ask)} {
+			if r == nil {
+				continue
+			}
+			for _, m := range r.Params {
+				switch m.Name {
+				case "code", "state", "id_token", "access_token":
+					if string(m.Value) != "null" {
+						t.Errorf("%s is kept", m.Name)
+					}
+				}
+			}
+			if l := r.Lesson(&flow.Request{HTTP: post(plain).HTTP, Issuer: issuer}, ask); l.Record == nil && l.Unlearned == "" {
+				t.Error("nothing is said")
+			}
+		}
+		// Where an answer leads begins with the redirect URI, whatever else was asked.
+		if to := ErrorResponse(ask, "", "e", "d"); to.Post == nil && !strings.HasPrefix(to.Header.Get("Location"), ask.Params["redirect_uri"]) {
+			t.Errorf("it leads to %q", to.Header.Get("Location"))
+		}
+		Canonical(location)
+	})
+}
