@@ -19,7 +19,8 @@ type browsers struct {
 	now func() time.Time
 
 	mu       sync.Mutex                          // guards what follows
-	begun    map[session.ID][]*begun             // by browser
+	begun    map[session.ID]*waiting             // by browser
+	from     map[string]int                      // how many browsers of an address wait
 	codes    map[session.ID]*tied                // by the code's look-up
 	opened   map[session.ID]*session.BrowserKey  // what was opened or made a moment ago, by look-up
 	requests map[string]url.Values               // that were pushed, by request_uri
@@ -34,6 +35,12 @@ type begun struct {
 	issuer  *issuer
 	request *flow.Request
 	at      time.Time
+}
+
+// waiting are the requests of one browser.
+type waiting struct {
+	from     string // the address of the first
+	requests []*begun
 }
 
 // tied is an authorization request with its answer.
@@ -55,12 +62,14 @@ const (
 	tiedFor   = 10 * time.Minute // most that a code lives (RFC 6749, section 4.1.2)
 	recentFor = time.Minute      // until what was learned is kept
 	maxBegun  = 8                // requests of one browser
-	maxTied   = 50_000           // of each map
+	// maxBegunFrom bounds the browsers of one address: a stranger does not take the places of others.
+	maxBegunFrom = 5_000
+	maxTied      = 50_000 // of each map
 )
 
 func newBrowsers(now func() time.Time) *browsers {
 	return &browsers{
-		now: now, begun: map[session.ID][]*begun{}, codes: map[session.ID]*tied{}, opened: map[session.ID]*session.BrowserKey{},
+		now: now, begun: map[session.ID]*waiting{}, from: map[string]int{}, codes: map[session.ID]*tied{}, opened: map[session.ID]*session.BrowserKey{},
 		former: map[session.ID]session.ArtifactKeys{}, users: map[session.ID]user{}, requests: map[string]url.Values{},
 	}
 }
@@ -82,16 +91,15 @@ func (b *browsers) run(ctx context.Context) error {
 func (b *browsers) sweep() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now, left := b.now(), b.expires[:0]
-	for _, e := range b.expires {
+	now, all := b.now(), b.expires
+	b.expires = nil
+	for _, e := range all {
 		if now.Before(e.at) {
-			left = append(left, e)
+			b.expires = append(b.expires, e)
 		} else {
 			e.forget()
 		}
 	}
-	clear(b.expires[len(left):])
-	b.expires = left
 }
 
 // later lets something be forgotten. b.mu is held.
@@ -103,31 +111,63 @@ func (b *browsers) later(d time.Duration, forget func()) {
 func (b *browsers) begin(id session.ID, x *begun) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	was := b.begun[id]
-	if was == nil && len(b.begun) >= maxTied {
-		return
-	}
-	if len(was) >= maxBegun {
-		was = was[1:]
-	}
-	b.begun[id] = append(was[:len(was):len(was)], x)
-	b.later(beginFor, func() {
-		if xs := b.begun[id]; len(xs) > 0 && xs[len(xs)-1] == x {
-			delete(b.begun, id)
+	w := b.begun[id]
+	if w == nil {
+		from := x.request.Address
+		if b.from[from] >= maxBegunFrom || len(b.expires) >= 4*maxTied {
+			return
 		}
-	})
+		if len(b.begun) >= maxTied {
+			for other := range b.begun { // any one makes room
+				b.over(other)
+				break
+			}
+		}
+		w = &waiting{from: from}
+		b.begun[id] = w
+		b.from[from]++
+		b.later(beginFor, func() { b.old(id, w) })
+	}
+	if len(w.requests) >= maxBegun {
+		w.requests = w.requests[1:]
+	}
+	w.requests = append(w.requests[:len(w.requests):len(w.requests)], x)
+}
+
+// old forgets what a browser waits for where that is too old, and looks again later where it is not. b.mu is held.
+func (b *browsers) old(id session.ID, w *waiting) {
+	switch xs := w.requests; {
+	case b.begun[id] != w:
+	case b.now().Sub(xs[len(xs)-1].at) < beginFor:
+		b.later(beginFor, func() { b.old(id, w) })
+	default:
+		b.over(id)
+	}
+}
+
+// over forgets what a browser waits for. b.mu is held.
+func (b *browsers) over(id session.ID) {
+	from := b.begun[id].from
+	delete(b.begun, id)
+	if b.from[from]--; b.from[from] <= 0 {
+		delete(b.from, from)
+	}
 }
 
 // match finds the request that a response answers, the newest first.
 func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) (*begun, *oauth.Redirected) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	xs := b.begun[id]
+	w := b.begun[id]
+	if w == nil {
+		return nil, nil
+	}
+	xs := w.requests
 	for i := len(xs) - 1; i >= 0; i-- {
 		if r := read(xs[i].ask); r != nil {
 			x := xs[i]
-			if b.begun[id] = append(xs[:i:i], xs[i+1:]...); len(b.begun[id]) == 0 {
-				delete(b.begun, id)
+			if w.requests = append(xs[:i:i], xs[i+1:]...); len(w.requests) == 0 {
+				b.over(id)
 			}
 			return x, r
 		}
@@ -139,7 +179,8 @@ func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) 
 func (b *browsers) awaitsForm(id session.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.ContainsFunc(b.begun[id], func(x *begun) bool { return x.ask.Params["response_mode"] == "form_post" })
+	w := b.begun[id]
+	return w != nil && slices.ContainsFunc(w.requests, func(x *begun) bool { return x.ask.Params["response_mode"] == "form_post" })
 }
 
 // put remembers what a code came of.
