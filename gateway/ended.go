@@ -121,7 +121,7 @@ func (g *Gateway) loggedOut(ctx context.Context, v *visit, hint string, now int6
 	m := session.Mark{At: now, Cause: "logout", Told: told}
 	if sid := t.Claims.Text("sid"); sid != "" {
 		m.Of, m.ID, m.Final = session.OfSession, g.c.Seal.Pseudonym("session", v.tenant.Name, v.issuer.ID, sid), !asked
-	} else {
+	} else if !asked {
 		// No session is named: whatever this person had may be over, until the primary approves it again.
 		m.Of, m.ID = session.OfSubject, g.c.Seal.Pseudonym("subject", v.tenant.Name, v.issuer.ID, t.Claims.Text("sub"))
 	}

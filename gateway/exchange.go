@@ -486,7 +486,7 @@ func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*
 		t.g.note(t.v, "refused", "revoked", "revoked_here")
 		return t.refuse(flow.No("revoked", http.StatusBadRequest, "invalid_grant")), nil
 	}
-	if succeeded(o.status) {
+	if gave(t.v.endpoint, o.status) {
 		t.push(o)
 		t.g.crossed(t.v, t.v.request.HTTP, o.status, o.header)
 		if t.st.Known {

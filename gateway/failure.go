@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"mime"
 	"net"
 	"net/http"
@@ -70,7 +71,7 @@ func Rules() []Rule {
 		{"connect", "the connection cannot be made", health.Beyond, false, false,
 			func(o *outcome) bool { var e *net.OpError; return !o.sent && errors.As(o.err, &e) && e.Op == "dial" }},
 		// The transport quotes requests that it does not take: no text of an error says whose doing it is.
-		{"not_sent", "the request was not sent, for another reason", health.Doubt, true, false, func(o *outcome) bool { return o.err != nil && !o.sent }},
+		{"not_sent", "the request was not sent, for another reason", health.Doubt, true, false, func(o *outcome) bool { return o.err != nil && !o.sent && !isCut(o.err) }},
 		{"too_large", "the reply is larger than the gateway takes", health.Doubt, false, true,
 			func(o *outcome) bool { return errors.Is(o.err, errTooLarge) }},
 		{"no_reply", "the request was sent and no whole reply came (reset, truncation, deadline)", health.Doubt, false, true,
@@ -169,6 +170,17 @@ func isSignedIntrospection(o *outcome) bool {
 func isJSON(h http.Header) bool {
 	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
+}
+
+// isCut says whether a connection came to its end, or a time did.
+func isCut(err error) bool {
+	var late net.Error
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, context.DeadlineExceeded} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return errors.As(err, &late) && late.Timeout()
 }
 
 func isTLS(err error) bool {

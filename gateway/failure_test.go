@@ -53,9 +53,10 @@ func examples() map[string][]*outcome {
 		"tls": {
 			{err: &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}}},
 			{err: x509.HostnameError{Host: "other"}}, {err: x509.UnknownAuthorityError{}}, {err: tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}},
-			{err: errors.New("remote error: tls: handshake failure")},
+			{err: errors.New("remote error: tls: handshake failure"), handshake: true},
 		},
 		"connect":   {{err: dialError(os.ErrDeadlineExceeded)}},
+		"not_sent":  {{err: errors.New(`net/http: invalid trailer field name "tls: x"`)}, {err: errors.New(`http2: invalid Upgrade request header: ["tls: x"]`)}},
 		"too_large": {{err: errTooLarge, sent: true}},
 		"no_reply": {
 			{err: io.ErrUnexpectedEOF, sent: true}, {err: syscall.ECONNRESET, sent: true}, {err: context.DeadlineExceeded, sent: true},
@@ -75,8 +76,11 @@ func examples() map[string][]*outcome {
 			reply(tok, 401, "text/html", "<html>login</html>"), reply(tok, 403, "text/html", "<h1>Request blocked</h1>"), reply(tok, 404, "", ""),
 			reply(tok, 400, jsonType, `{"message":"no"}`), reply(tok, 400, jsonType, `{"error":`),
 		},
-		"empty":         {reply(tok, 200, jsonType, "")},
-		"wrong_content": {reply(tok, 200, "text/html", "<html>maintenance</html>"), reply(tok, 200, "text/html", goodBody), reply(tok, 200, jsonType, "[]"), reply(tok, 200, jsonType, goodBody+"x")},
+		"empty": {reply(tok, 200, jsonType, ""), reply(flow.Introspection, 200, jsonType, "")},
+		"no_active": {
+			reply(flow.Introspection, 200, jsonType, `{"message":"closed"}`), reply(flow.Introspection, 200, jsonType, `{"active":"true"}`), reply(flow.Introspection, 200, jsonType, `{"active":1}`),
+		},
+		"wrong_content": {reply(flow.Introspection, 200, "text/html", "<html>"), reply(tok, 200, "text/html", "<html>maintenance</html>"), reply(tok, 200, "text/html", goodBody), reply(tok, 200, jsonType, "[]"), reply(tok, 200, jsonType, goodBody+"x")},
 		"no_token":      {reply(tok, 200, jsonType, "{}"), reply(tok, 200, jsonType, `{"access_token":"a"}`), reply(tok, 200, jsonType, `{"access_token":1,"token_type":"Bearer"}`)},
 	}
 }
@@ -89,6 +93,7 @@ func whose() map[string]Rule {
 		"server_error": {Origin: health.Doubt}, "redirect": {Origin: health.Doubt}, "oauth_unavailable": {Origin: health.Doubt},
 		"request_refused": {Origin: health.Doubt, Probe: true}, "client_error": {Origin: health.Doubt, Probe: true},
 		"too_large": {Origin: health.Doubt, Lost: true}, "no_reply": {Origin: health.Doubt, Lost: true}, "gateway_error": {Origin: health.Doubt, Lost: true},
+		"not_sent": {Origin: health.Doubt, Probe: true}, "no_active": {Origin: health.Doubt, Lost: true},
 		"empty": {Origin: health.Doubt, Lost: true}, "wrong_content": {Origin: health.Doubt, Lost: true}, "no_token": {Origin: health.Doubt, Lost: true},
 	}
 }
@@ -144,6 +149,7 @@ func TestAnswersAreAnswers(t *testing.T) {
 		"204 of a logout":                         reply(flow.EndSession, 204, "", ""),
 		"redirect of a logout":                    reply(flow.EndSession, 302, "", "", "Location", "https://app.example/bye"),
 		"signed UserInfo":                         reply(flow.UserInfo, 200, "application/jwt", "a.b.c"),
+		"signed introspection":                    reply(flow.Introspection, 200, "application/token-introspection+jwt", "a.b.c"),
 		"introspection":                           reply(flow.Introspection, 200, jsonType, `{"active":false}`),
 		"a 4xx in the protocol's words, as HTML?": reply(tok, 400, "text/plain", `{"error":"invalid_grant"}`),
 	} {

@@ -50,7 +50,7 @@ func newLearner(g *Gateway) *learner {
 
 // offer takes an approved exchange. held is, for a late reply, the artifact that the client still holds.
 func (l *learner) offer(t *trip, o *outcome, held string) {
-	if !succeeded(o.status) {
+	if !gave(t.v.endpoint, o.status) {
 		return
 	}
 	mine := *t // the request goes on with its own

@@ -99,5 +99,7 @@ func (b *browsers) pushed(uri string) url.Values {
 	return b.requests[uri]
 }
 
-// succeeded says whether a status is that of a protocol reply which gives what was asked for.
-func succeeded(status int) bool { return status == http.StatusOK || status == http.StatusCreated }
+// gave says whether a protocol reply gives what was asked for.
+func gave(e flow.Endpoint, status int) bool {
+	return status == http.StatusOK || status == http.StatusCreated && e == flow.Pushed
+}
