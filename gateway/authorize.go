@@ -40,7 +40,10 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	v.id = requestID()
 	v.nameBrowser()
 	if v.browser != "" && v.exchange.Ask().Door != nil {
-		g.browsers.begin(g.browserID(v), &begun{ask: v.exchange.Ask(), issuer: v.issuer, request: v.navigation, at: v.began})
+		x := &begun{ask: v.exchange.Ask(), issuer: v.issuer, request: v.navigation, at: v.began}
+		if !g.browsers.begin(g.browserID(v), x) {
+			g.Counts.Unlearned(v.tenant.Name, "too_many_begun")
+		}
 	}
 }
 
@@ -177,6 +180,7 @@ func (t *trip) silently(ctx context.Context, trigger string) *http.Response {
 		return nil
 	}
 	if p := t.play(ctx, trigger); p.no == nil {
+		t.g.browsers.dropped(t.g.browserID(t.v), t.v.exchange.Ask())
 		return p.resp
 	}
 	return nil

@@ -100,6 +100,11 @@ func (b *browsers) sweep() {
 			e.forget()
 		}
 	}
+	for id, w := range b.begun {
+		if now.Sub(w.requests[len(w.requests)-1].at) >= beginFor {
+			b.over(id)
+		}
+	}
 }
 
 // later lets something be forgotten. b.mu is held.
@@ -107,15 +112,15 @@ func (b *browsers) later(d time.Duration, forget func()) {
 	b.expires = append(b.expires, expiry{b.now().Add(d), forget})
 }
 
-// begin remembers an authorization request that goes to the primary.
-func (b *browsers) begin(id session.ID, x *begun) {
+// begin remembers an authorization request that goes to the primary. It is false where too many wait.
+func (b *browsers) begin(id session.ID, x *begun) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := b.begun[id]
 	if w == nil {
 		from := x.request.Address
-		if b.from[from] >= maxBegunFrom || len(b.expires) >= 4*maxTied {
-			return
+		if b.from[from] >= maxBegunFrom {
+			return false
 		}
 		if len(b.begun) >= maxTied {
 			for other := range b.begun { // any one makes room
@@ -126,21 +131,24 @@ func (b *browsers) begin(id session.ID, x *begun) {
 		w = &waiting{from: from}
 		b.begun[id] = w
 		b.from[from]++
-		b.later(beginFor, func() { b.old(id, w) })
 	}
 	if len(w.requests) >= maxBegun {
 		w.requests = w.requests[1:]
 	}
 	w.requests = append(w.requests[:len(w.requests):len(w.requests)], x)
+	return true
 }
 
-// old forgets what a browser waits for where that is too old, and looks again later where it is not. b.mu is held.
-func (b *browsers) old(id session.ID, w *waiting) {
-	switch xs := w.requests; {
-	case b.begun[id] != w:
-	case b.now().Sub(xs[len(xs)-1].at) < beginFor:
-		b.later(beginFor, func() { b.old(id, w) })
-	default:
+// dropped forgets one request, which is answered otherwise.
+func (b *browsers) dropped(id session.ID, ask *flow.Ask) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.begun[id]
+	if w == nil {
+		return
+	}
+	w.requests = slices.DeleteFunc(slices.Clone(w.requests), func(x *begun) bool { return x.ask == ask })
+	if len(w.requests) == 0 {
 		b.over(id)
 	}
 }
