@@ -46,6 +46,10 @@ func TestQuick(t *testing.T) {
 		"P3 a page of 2 KB, passed through", "P3 a learned token response",
 		"P5 look-up and open, random, p50", "P5 look-up and open, random, p99", "P5 memory of the process that looks up", "P5 reopen",
 		"P6 sealed records written, durable", "P6 learning one token response, sealing and writing included",
+		"P9 silent authorization and code redemption in an outage, RS256-2048 with Go's RSA",
+		"P10 client_credentials grants in an outage, RS256-2048 with Go's RSA",
+		"P11 introspection of a backup's opaque token in an outage", "P11 UserInfo of a backup's opaque token in an outage",
+		"P12 a login's pages: HTML, script and image",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("rows\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -46,7 +46,7 @@ func newMaker() (*maker, error) {
 		return nil, err
 	}
 	p := &primary{alg: "ES256", key: k, kid: "measured", secret: key[:]}
-	body := p.response("login.example.test", "0", "onrtrt:")
+	body := p.response("login.example.test", "0", "onrtrt:", "")
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"before"}}
 	r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: tokenPath}, Header: http.Header{
 		"Authorization": {basic}, "Content-Type": {"application/x-www-form-urlencoded"}, "User-Agent": {"bench"},

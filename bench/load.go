@@ -34,27 +34,35 @@ func dial(ctx context.Context, addr string) (*wire, error) {
 
 var asPost = &http.Request{Method: http.MethodPost}
 
+// reply is a whole reply.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
 // do sends a request as it is and reads the whole reply, within a minute.
-func (w *wire) do(request []byte) (status int, body []byte, err error) {
+func (w *wire) do(request []byte) (*reply, error) {
 	w.c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := w.c.Write(request); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	resp, err := http.ReadResponse(w.r, asPost)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	defer resp.Body.Close()
+	out := &reply{status: resp.StatusCode, header: resp.Header}
 	if n := resp.ContentLength; n >= 0 && n < 1<<20 {
-		body = make([]byte, n)
-		_, err = io.ReadFull(resp.Body, body)
+		out.body = make([]byte, n)
+		_, err = io.ReadFull(resp.Body, out.body)
 	} else {
-		body, err = io.ReadAll(resp.Body)
+		out.body, err = io.ReadAll(resp.Body)
 	}
 	if err == nil && resp.Close {
 		err = errClosing
 	}
-	return resp.StatusCode, body, err
+	return out, err
 }
 
 var errClosing = errors.New("the server closes the connection")
@@ -62,7 +70,10 @@ var errClosing = errors.New("the server closes the connection")
 // call is one request, and what must be true of its reply.
 type call struct {
 	request []byte
-	check   func(status int, body []byte) error
+	check   func(*reply) error
+	// then is called when the reply has been checked, for the request that belongs to this one: both are one for who counts.
+	// nil, and a nil call: none does.
+	then func() *call
 }
 
 // load is a closed loop: each connection sends its next request when the reply to the one before has been checked.
@@ -114,15 +125,23 @@ func (l load) worker(ctx context.Context, i int, sent *atomic.Int64, d time.Dura
 		if c == nil {
 			break
 		}
-		began := time.Now()
-		status, body, err := w.do(c.request)
-		if err != nil {
-			return took, fmt.Errorf("request %d of connection %d: %w", len(took), i, err)
+		var all time.Duration
+		for c != nil {
+			began := time.Now()
+			r, err := w.do(c.request)
+			if err == nil {
+				all += time.Since(began)
+				err = c.check(r)
+			}
+			if err != nil {
+				return took, fmt.Errorf("request %d of connection %d: %w", len(took), i, err)
+			}
+			if c.then == nil {
+				break
+			}
+			c = c.then()
 		}
-		took = append(took, time.Since(began))
-		if err := c.check(status, body); err != nil {
-			return took, fmt.Errorf("request %d of connection %d: %w", len(took), i, err)
-		}
+		took = append(took, all)
 	}
 	return took, nil
 }

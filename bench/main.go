@@ -1,4 +1,4 @@
-// Command bench measures Understudy's figures P1 to P6, with the bars they have to hold and the programs they are
+// Command bench measures Understudy's figures, P1 to P6 and P9 to P12, with the bars they have to hold and the programs they are
 // compared with, in one run on one machine.
 //
 // It owns the load, the clocks and the page docs/performance.md. It refuses to judge by wall time where CPU time can be
@@ -34,11 +34,15 @@ Figures:
   P4  requests failed and time added when Keycloak is killed or black-holed (10 minutes)
   P5  look-up and open among a million records
   P6  sealed records written per second, and the CPU to learn a token response
+  P9  silent authorization and code redemption in an outage, against the refresh grant of P1
+  P10 client_credentials in an outage, against the signing limit
+  P11 introspection and UserInfo of the backup's opaque tokens in an outage
+  P12 the gateway's CPU for a login's pages, beside a bare httputil.ReverseProxy
 
 Examples:
   go run ./bench                        everything
   go run ./bench -only P3,P6 -json      two figures, as JSON
-  go run ./bench -quick                 a smoke test of P2, P3, P5 and P6: its numbers mean nothing
+  go run ./bench -quick                 a smoke test of all but P1 and P4: its numbers mean nothing
   go run ./bench -write                 everything, and put the results into docs/performance.md
   go run ./bench -only P2 -profile DIR  keep CPU profiles of understudy under load
 
@@ -64,12 +68,12 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
-	only := f.String("only", "", "figures to measure, separated by commas; empty: all (with -quick: P2, P3, P5, P6)")
+	only := f.String("only", "", "figures to measure, separated by commas; empty: all (with -quick: all but P1 and P4)")
 	f.BoolVar(&o.json, "json", false, "print one JSON array instead of a table")
 	f.BoolVar(&o.write, "write", false, "put the results into docs/performance.md")
 	f.BoolVar(&o.quick, "quick", false, "tiny sizes: shows that everything runs, measures nothing")
 	f.StringVar(&o.profile, "profile", "", "keep CPU profiles of understudy in this directory (its figures are then no measurement)")
-	f.IntVar(&o.sessions, "sessions", 0, "sessions in P1 and P2 (0: 10000; with -quick 64)")
+	f.IntVar(&o.sessions, "sessions", 0, "sessions in P1, P2, P9 and P11 (0: 10000; with -quick 64)")
 	f.IntVar(&o.records, "records", 0, "records in P5 (0: 1000000; with -quick 5000)")
 	f.IntVar(&o.rounds, "rounds", 0, "interleaved rounds, of which the median counts (0: 7; with -quick 1)")
 	f.DurationVar(&o.duration, "duration", 0, "one round of load (0: 5s; with -quick 300ms)")
@@ -99,7 +103,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	for _, n := range strings.FieldsFunc(*only, func(r rune) bool { return r == ',' || r == ' ' }) {
 		if !slices.ContainsFunc(figures(), func(f figure) bool { return f.name == n }) {
-			return o, fmt.Errorf("unknown figure %q: there are P1 to P6", n)
+			return o, fmt.Errorf("unknown figure %q: there are P1 to P6 and P9 to P12", n)
 		}
 		o.only = append(o.only, n)
 	}
@@ -116,7 +120,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
-// figure is one of P1 to P6.
+// figure is one of those that the usage names.
 type figure struct {
 	name    string
 	title   string
@@ -132,6 +136,10 @@ func figures() []figure {
 		{"P4", "A primary that dies under load", false, measureP4},
 		{"P5", "Look-up and open", true, measureP5},
 		{"P6", "Writing and learning", true, measureP6},
+		{"P9", "Silent authorization and code redemption in an outage, two RS256-2048 signatures", true, measureP9},
+		{"P10", "Client credentials in an outage, one RS256-2048 signature", true, measureP10},
+		{"P11", "Opaque tokens of the backup's", true, measureP11},
+		{"P12", "What the gateway costs while people sign in", true, measureP12},
 	}
 }
 

@@ -51,19 +51,18 @@ func (o *open) run(ctx context.Context) {
 func (o *open) shoot(session int, due time.Time) {
 	x := shot{due: due, session: session}
 	w, err := o.take()
-	var body []byte
-	status := 0
 	if err == nil {
 		o.mu.Lock() // the session's refresh token is read, and replaced below
 		c := o.s.refresh(session, o.want, "")
 		o.mu.Unlock()
-		status, body, err = w.do(c.request)
+		r, e := w.do(c.request)
+		err = e
 		keep := err == nil
 		if keep || errors.Is(err, errClosing) {
 			o.mu.Lock()
-			err = c.check(status, body)
+			err = c.check(r)
 			o.mu.Unlock()
-			x.kid = keyOf(text(body, "id_token"))
+			x.kid = keyOf(text(r.body, "id_token"))
 		}
 		if keep {
 			o.give(w)

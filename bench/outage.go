@@ -25,15 +25,26 @@ type outage struct {
 	served   []sample
 }
 
+// scene is what an outage begins with.
+type scene struct {
+	label    string
+	alg      string
+	env      []string
+	primary  string // its way; "": "fresh"
+	sessions int    // that are signed in; 0: as many as the options say
+	// also teaches more while the primary serves, and returns how many exchanges there are to learn; nil: nothing.
+	also func(context.Context, *outage) (int, error)
+}
+
 // startOutage signs sessions in at the bench's own primary through an understudy, and kills the primary.
-func (l *lab) startOutage(ctx context.Context, label, alg string, env ...string) (o *outage, err error) {
-	o = &outage{label: label, alg: alg}
-	p, err := l.serve(ctx, "primary", alg, false)
+func (l *lab) startOutage(ctx context.Context, c scene) (o *outage, err error) {
+	o = &outage{label: c.label, alg: c.alg}
+	p, err := l.serve(ctx, "primary", c.alg, or(c.primary, "fresh"))
 	if err != nil {
 		return nil, err
 	}
 	defer p.Kill()
-	if o.u, err = l.startUnderstudy(ctx, p.url(), env...); err != nil {
+	if o.u, err = l.startUnderstudy(ctx, p.url(), c.env...); err != nil {
 		return nil, err
 	}
 	u := o.u
@@ -45,28 +56,44 @@ func (l *lab) startOutage(ctx context.Context, label, alg string, env ...string)
 	}()
 	began := time.Now()
 	addr := strings.TrimPrefix(o.u.URL(), "http://")
-	if o.s, err = signIn(ctx, addr, addr, l.sessions, outageConns, func() error { return quiet(u.PID(), settle) }); err != nil {
+	n := c.sessions
+	if n == 0 {
+		n = l.sessions
+	}
+	if o.s, err = signIn(ctx, addr, addr, n, outageConns, o.quiet); err != nil {
 		return nil, err
+	}
+	want := n + (n+1)/2
+	if c.also != nil {
+		o.s.opaque = c.primary == "opaque"
+		more, err := c.also(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		want += more
 	}
 	learned, err := l.learnedAll(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	if want := uint64(l.sessions + (l.sessions+1)/2); learned != want {
+	if learned != uint64(want) {
 		return nil, fmt.Errorf("%d exchanges are learned, not %d", learned, want)
 	}
-	l.log.Printf("%s: %d sessions signed in, %d exchanges learned after %s; the primary is killed", label, l.sessions, learned, time.Since(began).Round(time.Second/10))
+	l.log.Printf("%s: %d sessions signed in, %d exchanges learned after %s; the primary is killed", c.label, n, learned, time.Since(began).Round(time.Second/10))
 	p.Kill()
 	if err := o.s.keySet(ctx, certsPath); err != nil {
 		return nil, err
 	}
 	// Every session must be there; the first requests open the breaker.
 	if err := o.s.once(ctx, byBackup); err != nil {
-		return nil, fmt.Errorf("%s: the backup does not answer for every session: %w\n%s", label, err, refusals(u.Dir))
+		return nil, fmt.Errorf("%s: the backup does not answer for every session: %w\n%s", c.label, err, refusals(u.Dir))
 	}
-	o.sign, err = signer(alg)
+	o.sign, err = signer(c.alg)
 	return o, err
 }
+
+// quiet waits for what goes on behind the replies.
+func (o *outage) quiet() error { return quiet(o.u.PID(), settle) }
 
 // startUnderstudy starts the built program with its data in a directory of its own.
 func (l *lab) startUnderstudy(ctx context.Context, primary string, env ...string) (*idptest.Understudy, error) {
@@ -94,12 +121,26 @@ func (l *lab) startUnderstudy(ctx context.Context, primary string, env ...string
 	return idptest.StartUnderstudy(ctx, bin, dir, primary)
 }
 
-// round measures the limit before and after the answers, close together in time.
-func (l *lab) round(ctx context.Context, o *outage, d time.Duration) error {
+// round measures the limit before and after refresh grants, close together in time.
+func (l *lab) round(ctx context.Context, o *outage) error {
+	return l.limited(o, func() error { return l.serves(ctx, o, "outage", o.s.load(byBackup, ""), &o.served) })
+}
+
+// serves measures one load on an understudy, and adds the sample to into.
+func (l *lab) serves(ctx context.Context, o *outage, name string, what load, into *[]sample) error {
+	return l.profiled(o.u, name+"-"+strings.ReplaceAll(o.label, " ", "-"), func() error {
+		s, err := measure(ctx, what, l.duration, 0, o.u.PID())
+		*into = append(*into, s)
+		return err
+	})
+}
+
+// limited measures the limit before and after f, which measures answers.
+func (l *lab) limited(o *outage, f func() error) error {
 	var limits [2][2]signing
 	limit := func(when int) (err error) {
 		for cores := range 2 {
-			if limits[when][cores], err = signFor(o.sign, cores+1, min(d/8, time.Second/2)); err != nil {
+			if limits[when][cores], err = signFor(o.sign, cores+1, min(l.duration/8, time.Second/2)); err != nil {
 				return err
 			}
 		}
@@ -108,11 +149,7 @@ func (l *lab) round(ctx context.Context, o *outage, d time.Duration) error {
 	if err := limit(0); err != nil {
 		return err
 	}
-	if err := l.profiled(o.u, "outage-"+strings.ReplaceAll(o.label, " ", "-"), func() error {
-		s, err := measure(ctx, o.s.load(byBackup, ""), d, 0, o.u.PID())
-		o.served = append(o.served, s)
-		return err
-	}); err != nil {
+	if err := f(); err != nil {
 		return err
 	}
 	if err := limit(1); err != nil {
@@ -123,32 +160,39 @@ func (l *lab) round(ctx context.Context, o *outage, d time.Duration) error {
 	return nil
 }
 
-// row of the outage: grants per second of CPU, against as many pairs of signatures.
+// row of the outage: refresh grants per second of CPU, against as many pairs of signatures.
 func (o *outage) row(share float64) Row {
+	return o.share("refresh grants in an outage, "+o.label, share, o.served, 2, fmt.Sprintf("%d sessions", len(o.s.tokens)))
+}
+
+// share compares grants with the signatures that each needs, one or two.
+func (o *outage) share(name string, share float64, served []sample, signatures int, of string) Row {
+	what := []string{"one signature", "two signatures"}[signatures-1]
 	var one, two, ratio []float64
 	for i := range o.two {
-		one = append(one, 1e6/(2*o.one[i]))
-		two = append(two, 1e6/(2*o.two[i]))
-		ratio = append(ratio, 2*o.two[i]/o.served[i].cpu)
+		n := float64(signatures)
+		one = append(one, 1e6/(n*o.one[i]))
+		two = append(two, 1e6/(n*o.two[i]))
+		ratio = append(ratio, n*o.two[i]/served[i].cpu)
 	}
-	cpu, limit := median(cpus(o.served)), median(two)
-	d := all(o.served)
-	return newRow("refresh grants in an outage, "+o.label, 1e6/cpu, "grants per second of CPU").
+	cpu, limit := median(cpus(served)), median(two)
+	d := all(served)
+	return newRow(name, 1e6/cpu, "grants per second of CPU").
 		limited(round(limit)).judged(">=", share*limit, median(ratio) >= share).
-		beside("two signatures alone, one core busy", median(one)).
-		beside("two signatures alone, two cores busy", limit).
-		noted("%.0f %% of the limit (median of the rounds' ratios, which is what is judged; the bar is %.0f %%): that is the share of signing in the CPU. The limit is two signatures with both cores busy, as they are under load. %.0f µs of CPU a grant; %.0f grants/s with the load on the same two cores; p50 %.1f ms, p99 %.1f ms; %d sessions, %d grants, every one answered and checked.",
-			100*median(ratio), 100*share, cpu, median(rates(o.served)), millis(quantile(d, .5)), millis(quantile(d, .99)), len(o.s.tokens), len(d))
+		beside(what+" alone, one core busy", median(one)).
+		beside(what+" alone, two cores busy", limit).
+		noted("%.0f %% of the limit (median of the rounds' ratios, which is what is judged; the bar is %.0f %%): that is the share of signing in the CPU. The limit is %s with both cores busy, as they are under load. %.0f µs of CPU a grant; %.0f grants/s with the load on the same two cores; p50 %.1f ms, p99 %.1f ms; %s, %d grants, every one answered and checked.",
+			100*median(ratio), 100*share, what, cpu, median(rates(served)), millis(quantile(d, .5)), millis(quantile(d, .99)), of, len(d))
 }
 
 func measureP2(ctx context.Context, l *lab) ([]Row, error) {
-	o, err := l.startOutage(ctx, "ES256", "ES256")
+	o, err := l.startOutage(ctx, scene{label: "ES256", alg: "ES256"})
 	if err != nil {
 		return nil, err
 	}
 	defer o.u.Kill()
 	for i := range l.rounds {
-		if err := l.round(ctx, o, l.duration); err != nil {
+		if err := l.round(ctx, o); err != nil {
 			return nil, err
 		}
 		l.log.Printf("ES256, round %d: %.0f µs of CPU a grant, a signature %.1f µs (one core) and %.1f µs (two)", i+1, o.served[i].cpu, o.one[i], o.two[i])

@@ -65,34 +65,53 @@ func (s *ringSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) 
 	return nil, err
 }
 
-func measureP1(ctx context.Context, l *lab) ([]Row, error) {
+// bothRSA starts the same outage twice: with Go's RSA, and with OpenSSL's. A smoke test has Go's alone.
+func (l *lab) bothRSA(ctx context.Context, c scene) (outages []*outage, kill func(), err error) {
+	kill = func() {
+		for _, o := range outages {
+			o.u.Kill()
+		}
+	}
 	env, err := l.withoutOpenSSL()
 	if err != nil {
-		return nil, err
+		return nil, kill, err
 	}
-	var outages []*outage
-	for _, v := range []struct {
+	c.alg = "RS256"
+	signers := []struct {
 		label, signer string
 		env           []string
-	}{{"RS256-2048 with Go's RSA", "go", []string{env}}, {"RS256-2048 with OpenSSL's RSA", "openssl", nil}} {
-		o, err := l.startOutage(ctx, v.label, "RS256", v.env...)
+	}{{"RS256-2048 with Go's RSA", "go", []string{env}}, {"RS256-2048 with OpenSSL's RSA", "openssl", nil}}
+	if l.quick {
+		signers = signers[:1]
+	}
+	for _, v := range signers {
+		c.label, c.env = v.label, v.env
+		o, err := l.startOutage(ctx, c)
 		if err != nil {
-			return nil, err
+			return outages, kill, err
 		}
-		defer o.u.Kill()
+		outages = append(outages, o)
 		st, err := l.status(ctx, o.u)
 		if err != nil {
-			return nil, err
+			return outages, kill, err
 		}
 		if !strings.HasPrefix(st.Keys.Signer, v.signer) {
-			return nil, fmt.Errorf("%s: it signs with %q", v.label, st.Keys.Signer)
+			return outages, kill, fmt.Errorf("%s: it signs with %q", v.label, st.Keys.Signer)
 		}
 		if v.signer == "openssl" {
 			if o.sign, err = l.openSSLSigner(); err != nil {
-				return nil, err
+				return outages, kill, err
 			}
 		}
-		outages = append(outages, o)
+	}
+	return outages, kill, nil
+}
+
+func measureP1(ctx context.Context, l *lab) ([]Row, error) {
+	outages, kill, err := l.bothRSA(ctx, scene{})
+	defer kill()
+	if err != nil {
+		return nil, err
 	}
 	var peers []*peer
 	var errs []error
@@ -109,7 +128,7 @@ func measureP1(ctx context.Context, l *lab) ([]Row, error) {
 	}
 	for i := range l.rounds {
 		for _, o := range outages {
-			if err := l.round(ctx, o, l.duration); err != nil {
+			if err := l.round(ctx, o); err != nil {
 				return nil, err
 			}
 			l.log.Printf("%s, round %d: %.0f µs of CPU a grant, a signature %.0f µs (one core) and %.0f µs (two)", o.label, i+1, o.served[i].cpu, o.one[i], o.two[i])

@@ -32,7 +32,7 @@ func (l *lab) startPassing(ctx context.Context, env ...string) (p *passing, err 
 			p.stop()
 		}
 	}()
-	if p.primary, err = l.serve(ctx, "primary", "RS256", true); err != nil {
+	if p.primary, err = l.serve(ctx, "primary", "RS256", "canned"); err != nil {
 		return p, err
 	}
 	if p.proxy, err = l.serve(ctx, "proxy", p.primary.url()); err != nil {
@@ -70,13 +70,18 @@ func (p *passing) stop() {
 // page loads the page of 2 KB through a server.
 func page(addr string) load {
 	request := get(addr, pagePath)
-	c := &call{request, func(status int, body []byte) error {
-		if status != 200 || len(body) != pageSize {
-			return fmt.Errorf("status %d and %d bytes for a page of %d", status, len(body), pageSize)
+	c := &call{request: request, check: sized(pageSize)}
+	return load{addr: addr, conns: passConns, next: func(int) *call { return c }}
+}
+
+// sized wants a reply of so many bytes.
+func sized(n int) func(*reply) error {
+	return func(r *reply) error {
+		if r.status != 200 || len(r.body) != n {
+			return fmt.Errorf("status %d and %d bytes for a page of %d", r.status, len(r.body), n)
 		}
 		return nil
-	}}
-	return load{addr: addr, conns: passConns, next: func(int) *call { return c }}
+	}
 }
 
 // unlearned asks for the same reply as a refresh, with a status that is not learned.
@@ -165,14 +170,16 @@ func measureP3(ctx context.Context, l *lab) ([]Row, error) {
 	if err := p.learned(ctx); err != nil {
 		return nil, err
 	}
-	row := func(name string, ours, bare []sample, bar float64) Row {
-		r, o, b := median(ratios(ours, bare)), median(cpus(ours)), median(cpus(bare))
-		return newRow(name, o, "µs of CPU a request").judged("<=", bar*b, r <= bar).beside("bare httputil.ReverseProxy", b).
-			noted("%.2f times the bare proxy (median of the rounds' ratios, which is what is judged; the bar is %.2f times). %d connections.", r, bar, passConns)
-	}
-	learned := row("a learned token response", ss[3], ss[2], 2.5)
+	learned := p.row("a learned token response", ss[3], ss[2], 2.5)
 	learned.Note += " A refresh grant of a confidential client with a new refresh token; parsing, sealing, writing and the shadow exercise (5 %, two RS256 signatures each) are included. Everything was learned: with the primary dead the backup answered for every session."
-	return []Row{row("a page of 2 KB, passed through", ss[1], ss[0], 1.15), learned}, nil
+	return []Row{p.row("a page of 2 KB, passed through", ss[1], ss[0], 1.15), learned}, nil
+}
+
+// row compares understudy with the bare proxy.
+func (p *passing) row(name string, ours, bare []sample, bar float64) Row {
+	r, o, b := median(ratios(ours, bare)), median(cpus(ours)), median(cpus(bare))
+	return newRow(name, o, "µs of CPU a request").judged("<=", bar*b, r <= bar).beside("bare httputil.ReverseProxy", b).
+		noted("%.2f times the bare proxy (median of the rounds' ratios, which is what is judged; the bar is %.2f times). %d connections.", r, bar, passConns)
 }
 
 // learnRow is the second half of P6: what is left when the CPU of the same exchange that is not learned is taken away.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -126,4 +125,4 @@ func (p *peer) round(ctx context.Context, d time.Duration) error {
 	return err
 }
 
-var basic = "Basic " + base64.StdEncoding.EncodeToString([]byte(clientID+":"+clientID+"-secret"))
+var basic = basicOf(clientID)

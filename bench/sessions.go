@@ -18,7 +18,9 @@ type sessions struct {
 	addr, host string // where to send, and the host name to name
 	path       string // of the token endpoint
 	tokens     []string
-	turn       []int // of each connection
+	access     []string // the access tokens that came last, where they are wanted; else nil
+	opaque     bool     // access tokens are no JWTs
+	turn       []int    // of each connection
 	keys       *jose.JSONWebKeySet
 	replies    atomic.Int64
 }
@@ -28,6 +30,8 @@ type check struct {
 	status int
 	kid    string // prefix of the ID token's kid; "!bk-": any other; "": any
 	adopt  bool   // the session goes on with the refresh token of the reply
+	// accessOnly: there is no ID token, and the access token is judged in its place.
+	accessOnly bool
 }
 
 var (
@@ -40,17 +44,27 @@ func (c check) of(s *sessions, status int, body []byte) error {
 	if status != c.status {
 		return fmt.Errorf("status %d, not %d: %.200s", status, c.status, body)
 	}
-	id := text(body, "id_token")
-	if id == "" {
-		return errors.New("no id_token in the reply")
+	judged, signed := "id_token", []string{"id_token", "access_token"}
+	switch {
+	case c.accessOnly:
+		judged, signed = "access_token", signed[1:]
+	case s.opaque:
+		signed = signed[:1]
 	}
-	kid := keyOf(id)
+	token := text(body, judged)
+	if token == "" {
+		return fmt.Errorf("no %s in the reply", judged)
+	}
+	kid := keyOf(token)
 	if not, ok := strings.CutPrefix(c.kid, "!"); kid == "" || ok && strings.HasPrefix(kid, not) || !ok && !strings.HasPrefix(kid, c.kid) {
-		return fmt.Errorf("the ID token is signed with the key %q, not with %q", kid, c.kid)
+		return fmt.Errorf("the %s is signed with the key %q, not with %q", judged, kid, c.kid)
+	}
+	if t := text(body, "access_token"); s.opaque && (t == "" || keyOf(t) != "") {
+		return errors.New("the access token is not opaque")
 	}
 	// Every signature would cost the machine more than it serves: the first and every 256th are verified.
 	if s.keys != nil && s.replies.Add(1)%256 == 1 {
-		for _, name := range []string{"id_token", "access_token"} {
+		for _, name := range signed {
 			if err := verified(text(body, name), s.keys); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
@@ -85,56 +99,73 @@ func signIn(ctx context.Context, addr, host string, n, conns int, pause func() e
 		return nil, err
 	}
 	code := func(i int) *call {
-		return &call{post(host, s.path, basic, "", fmt.Sprintf("grant_type=authorization_code&code=%d&redirect_uri=x", i)), func(status int, body []byte) error {
-			s.tokens[i] = text(body, "refresh_token")
-			return byPrimary.of(s, status, body)
+		form := fmt.Sprintf("grant_type=authorization_code&code=%d&redirect_uri=x", i)
+		return &call{request: post(host, s.path, basic, "", form), check: func(r *reply) error {
+			s.tokens[i] = text(r.body, "refresh_token")
+			return byPrimary.of(s, r.status, r.body)
 		}}
 	}
 	again := func(i int) *call { return s.refresh(i, byPrimary, "") }
-	for _, pass := range []struct {
-		what string
-		step int
-		call func(int) *call
-	}{{"sign in", 1, code}, {"refresh for the first time", 2, again}} {
+	return s, inBursts(ctx, addr, conns, n, burst, pause, pass{"sign in", 1, code}, pass{"refresh for the first time", 2, again})
+}
+
+// pass is what is done once with every so manyth of some numbers.
+type pass struct {
+	what string
+	step int
+	call func(int) *call
+}
+
+// inBursts runs passes with the numbers below n, and calls pause after every so many calls.
+func inBursts(ctx context.Context, addr string, conns, n int, most int64, pause func() error, passes ...pass) error {
+	for _, p := range passes {
 		var next atomic.Int64
-		for int(next.Load())*pass.step < n {
-			l := load{addr: addr, conns: conns, most: burst, next: func(int) *call {
-				i := int(next.Add(1)-1) * pass.step
+		for int(next.Load())*p.step < n {
+			l := load{addr: addr, conns: conns, most: most, next: func(int) *call {
+				i := int(next.Add(1)-1) * p.step
 				if i >= n {
 					return nil
 				}
-				return pass.call(i)
+				return p.call(i)
 			}}
 			if _, _, err := l.run(ctx, 0); err != nil {
-				return nil, fmt.Errorf("%s: %w", pass.what, err)
+				return fmt.Errorf("%s: %w", p.what, err)
 			}
 			if err := pause(); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // refresh is a refresh grant of one session.
 func (s *sessions) refresh(i int, want check, headers string) *call {
 	form := "grant_type=refresh_token&refresh_token=" + url.QueryEscape(s.tokens[i])
-	return &call{post(s.host, s.path, basic, headers, form), func(status int, body []byte) error {
+	return &call{request: post(s.host, s.path, basic, headers, form), check: func(r *reply) error {
 		if want.adopt {
-			s.tokens[i] = or(text(body, "refresh_token"), s.tokens[i])
+			s.tokens[i] = or(text(r.body, "refresh_token"), s.tokens[i])
 		}
-		return want.of(s, status, body)
+		if s.access != nil {
+			s.access[i] = text(r.body, "access_token")
+		}
+		return want.of(s, r.status, r.body)
 	}}
 }
 
 // load refreshes the sessions in turn.
 func (s *sessions) load(want check, headers string) load {
-	return load{addr: s.addr, conns: len(s.turn), next: func(w int) *call {
-		i := w + s.turn[w]*len(s.turn)
-		if s.turn[w]++; i >= len(s.tokens) {
-			i, s.turn[w] = w, 1
+	return inTurn(s.addr, s.turn, len(s.tokens), func(i int) *call { return s.refresh(i, want, headers) })
+}
+
+// inTurn makes calls with the numbers below n in turn; each number belongs to one connection.
+func inTurn(addr string, turn []int, n int, make func(int) *call) load {
+	return load{addr: addr, conns: len(turn), next: func(w int) *call {
+		i := w + turn[w]*len(turn)
+		if turn[w]++; i >= n {
+			i, turn[w] = w, 1
 		}
-		return s.refresh(i, want, headers)
+		return make(i)
 	}}
 }
 
@@ -165,14 +196,14 @@ func (s *sessions) fetch(ctx context.Context, path string, into any) error {
 		return err
 	}
 	defer w.c.Close()
-	status, body, err := w.do(get(s.host, path))
+	r, err := w.do(get(s.host, path))
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", path, err)
 	}
-	if status != 200 {
-		return fmt.Errorf("fetch %s: status %d", path, status)
+	if r.status != 200 {
+		return fmt.Errorf("fetch %s: status %d", path, r.status)
 	}
-	if err := decode(body, into); err != nil {
+	if err := decode(r.body, into); err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	return nil
