@@ -34,7 +34,7 @@ func (s *Service) token(a *attempt) *flow.Refusal {
 	a.door = &session.Door{
 		Kind: session.AccessToken, Client: seal.Pseudonym("client", p.Tenant, p.Issuer, client),
 		Subject: seal.Pseudonym("subject", p.Tenant, p.Issuer, a.record.Subject), Session: seal.Pseudonym("session", p.Tenant, p.Issuer, a.record.SID),
-		Issuer: s.issuer(p.Tenant, p.Issuer), Approved: iat * int64(time.Second), Ends: exp * int64(time.Second),
+		Issuer: s.issuer(p.Tenant, p.Issuer), Grant: p.Artifact.Lookup, Approved: iat * int64(time.Second), Ends: exp * int64(time.Second),
 	}
 	at, _ := c.Number("auth_time")
 	a.door.Begun, a.door.Guessed = begun(a.door.Approved, at)

@@ -40,12 +40,20 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	v.id = requestID()
 	v.nameBrowser()
 	if v.browser != "" && v.exchange.Ask().Door != nil {
-		x := &begun{ask: v.exchange.Ask(), issuer: v.issuer, request: v.navigation, at: v.began}
-		if !g.browsers.begin(g.browserID(v), x) {
+		// The request itself may be large, and a person may take an hour.
+		kept := &flow.Request{
+			HTTP:   &http.Request{Header: http.Header{"User-Agent": {clip(strings.Clone(r.UserAgent()), 256)}}},
+			Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address,
+		}
+		x := &begun{ask: v.exchange.Ask(), issuer: v.issuer, request: kept, at: v.began}
+		if len(r.URL.RawQuery) > maxBegunQuery || !g.browsers.begin(g.browserID(v), x) {
 			g.Counts.Unlearned(v.tenant.Name, "too_many_begun")
 		}
 	}
 }
+
+// maxBegunQuery bounds what is remembered of one request.
+const maxBegunQuery = 16 << 10
 
 // authorize is the way of an authorization request: to the primary, or to the backup where that does not answer and the browser
 // holds what it held when the primary approved the same.

@@ -629,3 +629,84 @@ func TestBrowserIsSentBack(t *testing.T) {
 		t.Errorf("of another client: %s", resp.Header.Get("Location"))
 	}
 }
+
+// Whoever signs out is signed out here too, whatever tab was under way; whose hint it is decides who; and what was ended here goes
+// out in no redirect.
+func TestBrowserEnds(t *testing.T) {
+	kc := keycloak(t)
+	ctx := context.Background()
+	r := newRig(t, kc.URL())
+	one, two, three := &idptest.Browser{}, &idptest.Browser{}, &idptest.Browser{}
+	r.tab("rot", "web", "web-secret", one).signIn("alice")
+	bob := r.tab("rot", "web", "web-secret", two).signIn("bob")
+	implicit := func(b *idptest.Browser) *tab {
+		return r.tab("rot", "spa", "", b).with("response_type", "id_token").with("code_challenge", "").with("code_challenge_method", "")
+	}
+	n := r.learnedFlow("authorization")
+	action := r.tab("rot", "web", "web-secret", two).with("kc_action", "UPDATE_PROFILE")
+	at, err := two.Visit(ctx, r.realm("rot")+"/protocol/openid-connect/auth?"+action.query.Encode(), callback, map[string]string{"username": "bob", "email": "bob@example.test", "firstName": "Bob", "lastName": "Test"})
+	if err != nil || at.Query().Get("kc_action_status") == "" {
+		t.Fatalf("%v %v", at, err)
+	}
+	if k := action.redeem(at.Query().Get("code")); k.AccessToken == "" {
+		t.Fatalf("%v", k)
+	}
+	again := r.tab("rot", "web", "web-secret", two)
+	code, _ := again.silent()
+	if k := again.redeem(code); k.AccessToken == "" {
+		t.Fatalf("%v", k)
+	}
+	waitFor(t, "the browser is learned", func() bool { return r.learnedFlow("authorization") > n })
+	// A silent sign-on whose code nobody redeems, then a logout by the person.
+	old := one.Clone()
+	r.tab("rot", "spa", "", one).silent()
+	if _, err := one.Visit(ctx, r.realm("rot")+"/protocol/openid-connect/logout?client_id=web", "never", nil); err != nil && !strings.Contains(err.Error(), "without a form") {
+		t.Fatal(err)
+	}
+	// A session that an operator ended, of which the primary has not heard.
+	carol := r.tab("norot", "web", "web-secret", three).signIn("alice")
+	m := session.Mark{Of: session.OfSession, ID: r.seal.Pseudonym("session", "default", r.realm("norot"), carol.claim("sid")), Final: true, At: time.Now().UnixNano(), Cause: "operator"}
+	if err := r.backup.Mark(ctx, "default", m); err != nil {
+		t.Fatal(err)
+	}
+	x := implicit(three)
+	x.realm = "norot"
+	if resp, _ := x.once(); strings.Contains(resp.Header.Get("Location"), "id_token=") {
+		t.Error("an ID token of a session that was ended here")
+	}
+	// An access token that the primary revoked.
+	if s, o := r.introspect("rot", "svc", "svc-secret", bob.AccessToken); s != http.StatusOK || string(o.Get("active")) != "true" {
+		t.Fatalf("%d %s", s, o.Append(nil))
+	}
+	waitFor(t, "who is told is learned", func() bool { return r.learnedFlow("introspection") > 0 })
+	q, err := http.NewRequestWithContext(ctx, http.MethodPost, r.realm("rot")+"/protocol/openid-connect/revoke", strings.NewReader(url.Values{"token": {bob.AccessToken}}.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	q.SetBasicAuth("web", "web-secret")
+	resp, err := http.DefaultClient.Do(q)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(err, resp)
+	}
+	resp.Body.Close()
+	time.Sleep(time.Second)
+	kc.Kill()
+	defer kc.Restart(ctx)
+	if resp, _ := r.tab("rot", "web", "web-secret", old).once(); resp.Header.Get("Location") != "" {
+		t.Error("cookies from before her logout are let in")
+	}
+	if resp, _ := action.once(); resp.Header.Get("Location") != "" {
+		t.Errorf("an action is said to be done: %s", resp.Header.Get("Location"))
+	}
+	if s, o := r.introspect("rot", "svc", "svc-secret", bob.AccessToken); s != http.StatusOK || string(o.Get("active")) != "false" {
+		t.Errorf("the revoked token: %d %s", s, o.Append(nil))
+	}
+	// Somebody else's hint in bob's browser.
+	if _, _, err := two.Get(ctx, r.realm("rot")+"/protocol/openid-connect/logout?"+url.Values{"id_token_hint": {carol.IDToken}}.Encode()); err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := r.tab("rot", "web", "web-secret", two).silent(); code == "" || two.Cookie("KEYCLOAK_IDENTITY") == "" {
+		t.Error("a stranger's ID token signs him out")
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"understudy/backup"
+	"understudy/flow"
+	"understudy/flow/oauth"
 	"understudy/session"
 )
 
@@ -191,21 +195,57 @@ func (g *Gateway) opened(ctx context.Context, v *visit, ks session.ArtifactKeys)
 	return k
 }
 
-// closeBrowser ends what the browser of a logout can open.
-func (t *trip) closeBrowser(ctx context.Context, now time.Time) error {
+// closeBrowser ends what the browser of a logout can open, where the hint is of who is signed in with it: with a stranger's anybody
+// could sign anybody out. It is false where the browser is another's, or none.
+func (t *trip) closeBrowser(ctx context.Context, now time.Time) (bool, error) {
 	v := t.v
-	primary := v.tenant.holds(v.request.HTTP).text(v.tenant.SessionCookies)
-	if v.browser == "" || primary == "" {
-		return nil
+	hint, err := oauth.ParseJWT(oauth.Canonical(v.request.Form.Get("id_token_hint")))
+	if v.browser == "" || err != nil {
+		return false, nil
 	}
-	ks := t.g.browserKeys(v.tenant.Name, v.issuer.ID, v.browser, primary)
-	t.g.browsers.forget(ks.Lookup)
-	h, err := t.g.c.Backup.Held(ctx, v.tenant.Name, ks.Lookup)
-	if err != nil || h.Device.Zero() {
-		return err
+	us, err := t.g.usersOf(ctx, v, v.issuer, v.tenant.holds(v.request.HTTP).text(v.tenant.SessionCookies))
+	if err != nil {
+		return false, err
 	}
-	m := session.Mark{Of: session.OfDevice, ID: h.Device, Final: true, At: now.UnixNano(), Cause: "logout"}
-	return t.g.c.Backup.Mark(context.WithoutCancel(ctx), v.tenant.Name, m)
+	subject := t.g.c.Seal.Pseudonym("subject", v.tenant.Name, v.issuer.ID, hint.Claims.Text("sub"))
+	var ms []session.Mark
+	for _, u := range us {
+		if u.Subject == subject {
+			ms = append(ms, session.Mark{Of: session.OfDevice, ID: u.Device, Final: true, At: now.UnixNano(), Cause: "logout"})
+		}
+	}
+	if ms == nil {
+		return false, nil
+	}
+	t.g.browsers.close(t.g.browserID(v), v.browser)
+	return true, t.g.c.Backup.Mark(context.WithoutCancel(ctx), v.tenant.Name, ms...)
+}
+
+// usersOf are those who may be signed in with a browser, by what it holds, what it held before, and who was last seen to sign in.
+func (g *Gateway) usersOf(ctx context.Context, v *visit, is *issuer, primary string) ([]user, error) {
+	t := v.tenant
+	whose := g.browserKeys(t.Name, is.ID, v.browser, "").Lookup
+	lookups := []session.ID{whose}
+	at := g.browserKeys(t.Name, is.ID, v.browser, primary)
+	for more, n := primary != "", 0; more && n < maxFormer; n++ {
+		lookups = append(lookups, at.Lookup)
+		at, more = g.browsers.before(at.Lookup)
+	}
+	var out []user
+	add := func(u user) {
+		if !u.Device.Zero() && !slices.Contains(out, u) {
+			out = append(out, u)
+		}
+	}
+	add(g.browsers.user(whose))
+	for _, l := range lookups {
+		h, err := g.c.Backup.Held(ctx, t.Name, l)
+		if err != nil {
+			return nil, err
+		}
+		add(user{h.Subject, h.Device, h.Session})
+	}
+	return out, nil
 }
 
 // withoutSession lets a reply take the primary's session cookies away, at the paths at which it may have set them.
@@ -240,12 +280,14 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 	before := t.holds(out)
 	after, cleared := before.after(t.SessionCookies, resp, g.c.Now())
 	if cleared {
-		if err := g.cleared(ctx, v, before); err != nil {
+		if err := g.cleared(ctx, v, before); err != nil && v.endpoint != flow.Authorization {
 			return err
+		} else if err != nil { // a sign-in that begins waits for nothing (design, law 5)
+			g.c.Log.Error("the end of a browser's session cannot be kept", "tenant", t.Name, "error", err)
 		}
 	}
-	if location != "" && resp.StatusCode/100 == 3 {
-		g.tie(v, before, after, resp.StatusCode, location)
+	if location != "" && resp.StatusCode/100 == 3 && !g.tie(ctx, v, before, after, resp.StatusCode, location) {
+		return errBarred
 	}
 	if form {
 		g.posted(v, before, after, resp)
@@ -257,24 +299,26 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 // over as far as can be seen.
 func (g *Gateway) cleared(ctx context.Context, v *visit, before holding) error {
 	t := v.tenant
+	defer g.browsers.close(g.browserID(v), v.browser)
 	for _, is := range t.meta.issuersOf(v) {
-		ks := g.browserKeys(t.Name, is.ID, v.browser, before.text(t.SessionCookies))
-		h, err := g.c.Backup.Held(ctx, t.Name, ks.Lookup)
+		us, err := g.usersOf(ctx, v, is, before.text(t.SessionCookies))
 		if err != nil {
 			return err
 		}
-		if h.Device.Zero() {
+		now := g.c.Now().UnixNano()
+		var ms []session.Mark
+		for _, u := range us {
+			ms = append(ms, session.Mark{Of: session.OfDevice, ID: u.Device, At: now, Cause: "cookie_cleared", Told: true})
+			if !u.Session.Zero() {
+				ms = append(ms, session.Mark{Of: session.OfSession, ID: u.Session, At: now, Cause: "cookie_cleared", Told: true})
+			}
+		}
+		if ms == nil {
 			continue
 		}
-		now := g.c.Now().UnixNano()
-		ms := []session.Mark{{Of: session.OfDevice, ID: h.Device, At: now, Cause: "cookie_cleared", Told: true}}
-		if !h.Session.Zero() {
-			ms = append(ms, session.Mark{Of: session.OfSession, ID: h.Session, At: now, Cause: "cookie_cleared", Told: true})
-		}
-		if err := g.c.Backup.Mark(context.WithoutCancel(ctx), t.Name, ms...); err != nil {
+		if err := g.c.Backup.Mark(context.WithoutCancel(ctx), t.Name, ms...); err != nil && !errors.Is(err, backup.ErrStopped) {
 			return err
 		}
-		g.browsers.forget(ks.Lookup)
 	}
 	return nil
 }

@@ -65,6 +65,11 @@ func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, at time.
 		}
 		m.Lookup = g.c.Seal.Lookup(kind, v.tenant.Name, v.issuer.ID, oauth.Canonical(token))
 		known, err = g.c.Backup.MarkGrant(ctx, m)
+		if tok, e := oauth.ParseJWT(oauth.Canonical(token)); e == nil && err == nil && !known && v.endpoint == flow.Revocation && v.issuer.signed(oauth.Canonical(token), tok) {
+			// An access token of the primary's: nothing hangs on it, but what asks about it is told (RFC 7009, section 2).
+			at := g.c.Seal.Lookup(session.AccessToken, v.tenant.Name, v.issuer.ID, oauth.Canonical(token))
+			err = g.c.Backup.Mark(ctx, v.tenant.Name, session.Mark{Of: session.OfGrant, ID: at, Final: true, At: m.At, Cause: m.Cause, Told: told})
+		}
 	}
 	if err != nil {
 		g.c.Log.Error("a revocation is not kept", "tenant", v.tenant.Name, "endpoint", v.endpoint, "error", err)
@@ -91,7 +96,7 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 	}
 	t.over = now
 	if t.v.endpoint == flow.EndSession {
-		if err := t.closeBrowser(ctx, now); err != nil {
+		if t.closed, err = t.closeBrowser(ctx, now); err != nil {
 			return t.notKept()
 		}
 	}

@@ -38,6 +38,7 @@ type trip struct {
 	inside     bool              // it has a place among the exchanges in flight
 	over       time.Time         // when what it names was ended here; zero: it was not
 	flying     bool              // it was sent, and its reply may still come
+	closed     bool              // the browser that asked was its own, and is closed
 	heard      bool              // the primary carried it out
 	possession *proof.Possession // of the key that the client proved; nil: it did not, or was not asked yet
 	token      *session.Token    // an access token of the primary's that is asked about, verified

@@ -394,7 +394,11 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 		release()
 		return nil, err
 	}
-	if err := u.g.browsed(out.Context(), v, out, resp); err != nil {
+	if err := u.g.browsed(out.Context(), v, out, resp); errors.Is(err, errBarred) {
+		resp.Body.Close()
+		release()
+		return nil, err
+	} else if err != nil {
 		u.g.c.Log.Error("the end of a browser's session cannot be kept", "tenant", v.tenant.Name, "error", err)
 		resp.Body.Close()
 		release()

@@ -88,6 +88,7 @@ func (t *trip) itself(ctx context.Context, trigger string) (played, bool) {
 		return t.limited(trigger), true
 	}
 	t.token = tok
+	t.place = t.g.c.Seal.Lookup(session.AccessToken, t.v.tenant.Name, t.v.issuer.ID, oauth.Canonical(t.ask.Artifact.Value))
 	p := t.play(ctx, trigger)
 	t.token = nil
 	return p, p.settles()

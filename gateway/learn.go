@@ -76,8 +76,6 @@ func (l *learner) add(tenant string, x *lesson) {
 
 // sealFront makes of an authorization response without a code the message for the backup.
 func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []*backup.Learned {
-	mine := *v // pages lie at paths of no issuer's
-	v, mine.issuer = &mine, x.issuer
 	le := x.answer.Lesson(x.request, x.ask)
 	if le.Record == nil {
 		l.g.Counts.Unlearned(v.tenant.Name, le.Unlearned)

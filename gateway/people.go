@@ -44,7 +44,9 @@ func (g *Gateway) showLimited(w http.ResponseWriter, r *http.Request, v *visit) 
 // signedOut is the reply to a logout that was honoured here: a page for a person, else nothing.
 func (t *trip) signedOut() *http.Response {
 	rec := &recorder{h: http.Header{"Cache-Control": {"no-store"}}, status: http.StatusNoContent}
-	t.v.withoutSession(rec.h, t.v.request.HTTP)
+	if t.closed {
+		t.v.withoutSession(rec.h, t.v.request.HTTP)
+	}
 	if r := t.v.request.HTTP; !t.sendBack(rec) && navigates(r) {
 		o := page.SignedOut{Tenant: t.v.tenant.DisplayName, ID: t.v.id}
 		if err := t.g.pages.SignedOut(rec, r, o); err != nil {

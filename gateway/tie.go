@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net/url"
 	"slices"
 	"sync"
@@ -162,7 +164,7 @@ func (b *browsers) over(id session.ID) {
 	}
 }
 
-// match finds the request that a response answers, the newest first.
+// match finds the request that a response answers.
 func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) (*begun, *oauth.Redirected) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -170,17 +172,29 @@ func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) 
 	if w == nil {
 		return nil, nil
 	}
-	xs := w.requests
-	for i := len(xs) - 1; i >= 0; i-- {
-		if r := read(xs[i].ask); r != nil {
-			x := xs[i]
-			if w.requests = append(xs[:i:i], xs[i+1:]...); len(w.requests) == 0 {
-				b.over(id)
-			}
-			return x, r
+	var found *begun
+	var answer *oauth.Redirected
+	var left []*begun
+	same := true
+	for _, x := range w.requests {
+		r := read(x.ask)
+		if r == nil {
+			left = append(left, x)
+			continue
 		}
+		same = same && (found == nil || slices.Equal(found.ask.Door, x.ask.Door) && found.issuer == x.issuer)
+		found, answer = x, r
 	}
-	return nil, nil
+	if found == nil {
+		return nil, nil
+	}
+	if w.requests = left; len(left) == 0 {
+		b.over(id)
+	}
+	if !same { // requests without a state that ask for different things: which one this is nobody can tell
+		return nil, nil
+	}
+	return found, answer
 }
 
 // awaitsForm says whether an answer to a request of the browser's comes in a page.
@@ -267,11 +281,15 @@ func (b *browsers) uses(whose session.ID, u user) {
 	}
 }
 
-func (b *browsers) forget(lookup session.ID) {
+// close forgets what a browser waits for, and what would be learned of it.
+func (b *browsers) close(id session.ID, browser string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.opened, lookup)
-	delete(b.former, lookup)
+	if b.begun[id] != nil {
+		b.over(id)
+	}
+	maps.DeleteFunc(b.codes, func(_ session.ID, x *tied) bool { return x.browser == browser })
+	clear(b.opened) // whose each is does not show; what is kept is read again
 }
 
 // browserID stands for a browser at a tenant.
@@ -279,10 +297,28 @@ func (g *Gateway) browserID(v *visit) session.ID {
 	return g.c.Seal.Pseudonym("browser", v.tenant.Name, "", v.browser)
 }
 
-// tie notes that a redirect answers an authorization request of the browser's.
-func (g *Gateway) tie(v *visit, before, after holding, status int, location string) {
+// errBarred is for a reply of the primary's with tokens of a session that was ended here.
+var errBarred = errors.New("the session was ended here")
+
+// tie notes that a redirect answers an authorization request of the browser's. It is false where that must not go out: tokens of
+// a session that was ended here, of which the primary could not have heard (design, law 3).
+func (g *Gateway) tie(ctx context.Context, v *visit, before, after holding, status int, location string) bool {
 	x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected { return oauth.ReadRedirect(location, ask) })
+	if x != nil && (r.IDToken != "" || r.AccessToken != "") {
+		in := &backup.SignIn{Tenant: v.tenant.Name, Issuer: x.issuer.ID, Client: g.c.Seal.Pseudonym("client", v.tenant.Name, x.issuer.ID, x.ask.Client.ID), Sent: v.began.UnixNano()}
+		sub, sid, at := oauth.Whose(session.Object{{Name: "id_token", Value: session.Quote(r.IDToken)}, {Name: "access_token", Value: session.Quote(r.AccessToken)}})
+		in.Subject, in.Session, in.AuthTime = g.c.Seal.Pseudonym("subject", v.tenant.Name, x.issuer.ID, sub), g.c.Seal.Pseudonym("session", v.tenant.Name, x.issuer.ID, sid), at
+		barred, err := g.c.Backup.Barred(ctx, in)
+		if err != nil {
+			g.c.Log.Warn("it is not known whether a session was ended here; the primary decides", "tenant", v.tenant.Name, "error", err)
+		}
+		if barred {
+			g.note(v, "refused", "revoked", "revoked_here")
+			return false
+		}
+	}
 	g.answered(v, x, r, before, after, status)
+	return true
 }
 
 // answered notes that an authorization request of the browser's was answered.
@@ -291,6 +327,10 @@ func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, afte
 		return
 	}
 	names := v.tenant.SessionCookies
+	if why := r.Unlearned(); why != "" {
+		g.Counts.Unlearned(v.tenant.Name, why)
+		return
+	}
 	if after.text(names) == "" {
 		g.Counts.Unlearned(v.tenant.Name, "no_session_cookie")
 		return
@@ -301,11 +341,15 @@ func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, afte
 	}
 	t := &tied{begun: x, browser: v.browser, after: after, answer: r, status: status}
 	if r.Code == "" {
-		g.learner.add(v.tenant.Name, &lesson{front: t, v: v})
+		g.learner.add(v.tenant.Name, &lesson{front: t, v: &visit{tenant: v.tenant, issuer: x.issuer, began: v.began}})
 	} else {
 		g.browsers.put(g.c.Seal.Lookup(session.Code, v.tenant.Name, x.issuer.ID, r.Code), t)
 	}
 }
+
+// unknownSession is how long a session is taken to be alive where the primary says nothing of its end: neither a refresh token
+// nor the cookie does.
+const unknownSession = 30 * time.Minute
 
 // maxFormer bounds how often a browser's cookies may have been replaced since something of it was kept.
 const maxFormer = 8
@@ -357,7 +401,7 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 	}
 	out.Device = s.Device(v.tenant.Name, v.issuer.ID, k)
 	g.browsers.remember(now.Lookup, k)
-	g.browsers.uses(whose, user{m.Subject, out.Device})
+	g.browsers.uses(whose, user{m.Subject, out.Device, m.Session})
 	out.Kept = append(out.Kept,
 		session.SealedDoor{Kind: session.Browser, Lookup: whose},
 		session.SealedDoor{Kind: session.Browser, Lookup: now.Lookup, Wrapped: wrapped, Ends: now.Ends},
@@ -367,6 +411,10 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 	app := session.ArtifactKeys{
 		Kind: session.Application, Lookup: s.Lookup(session.Application, v.tenant.Name, v.issuer.ID, value),
 		Key: s.ArtifactKey(session.Application, v.tenant.Name, v.issuer.ID, x.ask.Client.ID, value, nil),
+	}
+	app.Ends = now.Ends
+	if app.Ends == 0 {
+		app.Ends = m.Sent + int64(unknownSession)
 	}
 	for _, a := range le.Artifacts {
 		if a.Kind == session.RefreshToken && !a.Ends.IsZero() {
@@ -423,7 +471,7 @@ func (x *tied) front(ctx context.Context, l *learner, v *visit, rec *session.Rec
 }
 
 // user is who is signed in with a browser.
-type user struct{ Subject, Device session.ID }
+type user struct{ Subject, Device, Session session.ID }
 
 // user is who was last seen to sign in with a browser.
 func (g *Gateway) user(ctx context.Context, v *visit, whose session.ID) (user, error) {
@@ -431,7 +479,7 @@ func (g *Gateway) user(ctx context.Context, v *visit, whose session.ID) (user, e
 		return u, nil
 	}
 	h, err := g.c.Backup.Held(ctx, v.tenant.Name, whose)
-	return user{h.Subject, h.Device}, err
+	return user{h.Subject, h.Device, h.Session}, err
 }
 
 // redirectPlace is where it is kept that the primary has sent people to a client's redirect URI.

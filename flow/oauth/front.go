@@ -79,6 +79,19 @@ func redirected(ps [][2]string, ask *flow.Ask) *Redirected {
 	return out
 }
 
+// Unlearned says why a response cannot be given again: it reports something beside the sign-in, as done (Keycloak's
+// kc_action_status, …), that nobody would have done.
+func (r *Redirected) Unlearned() string {
+	for _, m := range r.Params {
+		switch m.Name {
+		case "code", "id_token", "access_token", "state", "session_state", "iss", "token_type", "expires_in", "scope", "client_info":
+		default:
+			return "response_parameters"
+		}
+	}
+	return ""
+}
+
 // Front reads the tokens of an authorization response. unlearned says why they cannot be continued, "" where they can.
 func (r *Redirected) Front(issuer string) (front *session.Front, unlearned string) {
 	front = &session.Front{}
