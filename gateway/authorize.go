@@ -39,6 +39,7 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	}
 	v.id = requestID()
 	v.nameBrowser()
+	g.puzzled(v)
 	if v.browser != "" && v.exchange.Ask().Door != nil {
 		g.browsers.begin(g.browserID(v), &begun{ask: v.exchange.Ask(), issuer: v.issuer, request: v.navigation, at: v.began})
 	}
