@@ -130,6 +130,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			gauge("keys_mergeable", "0: the backup's keys cannot be published beside the primary's.", truth(is.Problem == ""), kv...)
 			gauge("keys_held", "Keys that the primary no longer publishes and still signs with.", float64(len(is.Held)), kv...)
 		}
+		if t.Coverage != nil {
+			covered(t.Name, t.Coverage, gauge)
+		}
 		if r := t.Records; r != nil && r.Problem == "" {
 			gauge("records", "Remembered sign-ins, as last counted.", float64(r.Records), "tenant", t.Name)
 			for kind, n := range r.Doors {

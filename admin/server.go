@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"understudy/audit"
+	"understudy/coverage"
 	"understudy/gateway"
 	"understudy/keys"
 	"understudy/session"
@@ -32,6 +33,7 @@ type Parts struct {
 
 	Gateway  func() *gateway.Gateway  // the one in force; nil: this process has none
 	Counts   func() map[string]uint64 // see gateway.Counts.Snapshot; nil where Gateway is
+	Coverage *coverage.Book           // nil where Gateway is
 	Backup   gateway.Backup           // keeps marks
 	Seal     *session.Sealer
 	Sessions *session.Store

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"understudy/coverage"
 	"understudy/gateway"
 	"understudy/health"
 	"understudy/session"
@@ -49,6 +50,8 @@ type TenantStatus struct {
 	Late       uint64            `json:"late"`      // replies kept for clients that come back
 	Shadow     []Count           `json:"shadow"`    // flow, result
 	Difference []Count           `json:"shadowDifferences"`
+
+	Coverage *coverage.Table `json:"coverage,omitempty"`
 }
 
 // Records says how much is remembered, and what would be served if an outage began now.
@@ -61,6 +64,8 @@ type Records struct {
 	Broken   int            `json:"unreadable"`        // artifacts whose seal does not open
 	Partial  bool           `json:"partial,omitempty"` // there are more than were looked at
 	Problem  string         `json:"problem,omitempty"` // why there are no numbers
+
+	owners map[session.Owner]session.Sessions
 }
 
 // ClassStatus is the health of one class of endpoints.
@@ -141,6 +146,13 @@ func (s *Server) Status() *Status {
 		s.mu.Lock()
 		ts.Records = s.recent[t.Name]
 		s.mu.Unlock()
+		if s.p.Coverage != nil {
+			var owners map[session.Owner]session.Sessions
+			if ts.Records != nil {
+				owners = ts.Records.owners
+			}
+			ts.Coverage = s.p.Coverage.Table(t.Name, owners, out.Keys.signing(t.Name), Reason)
+		}
 		out.Tenants = append(out.Tenants, ts)
 	}
 	return out
@@ -155,7 +167,7 @@ func (s *Server) count(ctx context.Context) {
 	defer cancel()
 	for _, t := range s.p.Gateway().Tenants() {
 		st, err := s.p.Sessions.Stats(ctx, t.Name, s.p.Now())
-		r := &Records{At: s.p.Now(), Records: st.Records, Doors: kinds(st.Doors), Servable: kinds(st.Servable), Not: st.Not, Broken: st.Unreadable, Partial: st.Partial}
+		r := &Records{At: s.p.Now(), Records: st.Records, Doors: kinds(st.Doors), Servable: kinds(st.Servable), Not: st.Not, Broken: st.Unreadable, Partial: st.Partial, owners: st.Owners}
 		if err != nil {
 			r.Problem = err.Error()
 		}

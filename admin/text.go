@@ -30,6 +30,24 @@ func (st *Status) Text(w io.Writer) {
 	p("%d connections, %d closed because there were too many; %d of %d exchanges wait to be learned", st.Connections, st.Shed, st.Waiting, st.MostWaiting)
 }
 
+// CoverageText writes the coverage tables as a person reads them.
+func (st *Status) CoverageText(w io.Writer) {
+	for i, t := range st.Tenants {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "tenant %s\n", t.Name)
+		if t.Coverage == nil {
+			fmt.Fprintln(w, "  it is not counted here: ask the gateway's process")
+			continue
+		}
+		if r := t.Records; r != nil && r.Problem != "" {
+			fmt.Fprintf(w, "What is remembered cannot be counted: %s\n", r.Problem)
+		}
+		t.Coverage.Text(w)
+	}
+}
+
 func (t *TenantStatus) text(p func(string, ...any), now time.Time) {
 	p("tenant %s: %s in front of %s", t.Name, strings.Join(t.Hosts, ", "), t.Upstream)
 	for _, class := range slices.Sorted(maps.Keys(t.Endpoints)) {

@@ -39,6 +39,7 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	}
 	v.id = requestID()
 	v.nameBrowser()
+	g.puzzled(v)
 	if v.browser != "" && v.exchange.Ask().Door != nil {
 		// The request itself may be large, and a person may take an hour.
 		kept := &flow.Request{

@@ -30,6 +30,7 @@ import (
 
 	"understudy/audit"
 	"understudy/backup"
+	"understudy/coverage"
 	"understudy/flow"
 	"understudy/gateway/page"
 	"understudy/health"
@@ -59,6 +60,8 @@ type Config struct {
 	DataDir string
 	// HealthPath is answered on the traffic port, for balancers; "": "/.understudy/health".
 	HealthPath string
+	// Coverage is told of what was learned and what was not; nil: nobody is.
+	Coverage *coverage.Book
 	// Audit takes the lines of what the gateway decides by itself; nil: they are not kept.
 	Audit *audit.Log
 	Log   *slog.Logger

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -75,10 +76,11 @@ func (l *learner) add(tenant string, x *lesson) {
 }
 
 // sealFront makes of an authorization response without a code the message for the backup.
-func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []*backup.Learned {
+func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []sealed {
 	le := x.answer.Lesson(x.request, x.ask)
 	if le.Record == nil {
 		l.g.Counts.Unlearned(v.tenant.Name, le.Unlearned)
+		l.g.missed(v, x, le.Unlearned)
 		return nil
 	}
 	why, s := "", l.g.c.Seal
@@ -92,7 +94,7 @@ func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []*backup.Le
 		Session: s.Pseudonym("session", v.tenant.Name, v.issuer.ID, le.Record.SID), ClientAuth: "none", HabitKey: s.HabitKey(le.Record),
 	}
 	if b := x.learned(ctx, l, v, le, m); b != nil {
-		return []*backup.Learned{b}
+		return []sealed{{b, l.g.seenBrowser(v, x, le)}}
 	}
 	return nil
 }
@@ -122,10 +124,10 @@ func (l *learner) due(t *trip) bool {
 // run seals in the order in which the exchanges ended, while what was sealed before is being kept. What is queued when
 // ctx ends is learned still: a restart must not forget who has just signed in.
 func (l *learner) run(ctx context.Context) error {
-	sealed := make(chan []*backup.Learned, 1)
+	batches := make(chan []sealed, 1)
 	var eg errgroup.Group
 	eg.Go(func() error {
-		for ms := range sealed {
+		for ms := range batches {
 			l.keep(context.WithoutCancel(ctx), ms)
 		}
 		return nil
@@ -139,7 +141,7 @@ func (l *learner) run(ctx context.Context) error {
 			select {
 			case x = <-l.queue:
 			default:
-				close(sealed)
+				close(batches)
 				return eg.Wait()
 			}
 		}
@@ -148,16 +150,16 @@ func (l *learner) run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		began = time.Now()
-		sealed <- l.batch(context.WithoutCancel(ctx), x)
+		batches <- l.batch(context.WithoutCancel(ctx), x)
 	}
 }
 
 // batch seals an exchange and what has gathered behind it.
-func (l *learner) batch(ctx context.Context, x *lesson) (ms []*backup.Learned) {
+func (l *learner) batch(ctx context.Context, x *lesson) (ms []sealed) {
 	for {
-		sealed := l.seal(ctx, x)
-		l.waiting.Add(int64(len(sealed)) - 1)
-		ms = append(ms, sealed...)
+		of := l.seal(ctx, x)
+		l.waiting.Add(int64(len(of)) - 1)
+		ms = append(ms, of...)
 		if len(ms) >= learnBatch {
 			return ms
 		}
@@ -170,14 +172,14 @@ func (l *learner) batch(ctx context.Context, x *lesson) (ms []*backup.Learned) {
 }
 
 // keep gives what was sealed to the backup.
-func (l *learner) keep(ctx context.Context, ms []*backup.Learned) {
+func (l *learner) keep(ctx context.Context, ms []sealed) {
 	if len(ms) == 0 {
 		return
 	}
 	defer l.waiting.Add(-int64(len(ms)))
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	outs, err := l.g.c.Backup.Learn(ctx, ms)
+	outs, err := l.g.c.Backup.Learn(ctx, messages(ms))
 	if err != nil {
 		for _, m := range ms {
 			l.g.Counts.Unlearned(m.Tenant, "backup_failed")
@@ -191,6 +193,7 @@ func (l *learner) keep(ctx context.Context, ms []*backup.Learned) {
 		} else {
 			l.g.Counts.Learned(ms[i].Tenant, ms[i].Flow)
 		}
+		l.g.cover(ms[i], o)
 		if o.Alarm != "" {
 			l.g.c.Log.Error("the primary approved what should be over", "tenant", ms[i].Tenant, "alarm", o.Alarm)
 		}
@@ -198,10 +201,10 @@ func (l *learner) keep(ctx context.Context, ms []*backup.Learned) {
 }
 
 // seal makes of an approved exchange the messages for the backup.
-func (l *learner) seal(ctx context.Context, x *lesson) (ms []*backup.Learned) {
+func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 	switch {
 	case x.ready != nil:
-		return []*backup.Learned{x.ready}
+		return []sealed{{Learned: x.ready}}
 	case x.front != nil:
 		return l.sealFront(ctx, x.front, x.v)
 	}
@@ -215,10 +218,12 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []*backup.Learned) {
 	}
 	le := t.v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Object: x.o.object, Sent: x.sent})
 	if le == nil {
+		l.g.unlearned(t, x.o, nil, "no_refresh_token")
 		return nil
 	}
 	if le.Record == nil {
 		l.g.Counts.Unlearned(t.v.tenant.Name, le.Unlearned)
+		l.g.unlearned(t, x.o, nil, le.Unlearned)
 		return nil
 	}
 	m := l.message(ctx, x, le)
@@ -226,11 +231,16 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []*backup.Learned) {
 		return nil
 	}
 	if len(le.Artifacts) > 0 || t.ask.Artifact.Kind != session.Code {
-		ms = append(ms, m)
+		ms = append(ms, sealed{m, l.g.seen(t, le, m)})
 	}
 	if browser != nil && browser.redeemedBy(t) {
 		if b := browser.learned(ctx, l, t.v, le, m); b != nil {
-			ms = append(ms, b)
+			ms = append(ms, sealed{b, l.g.seenBrowser(t.v, browser, le)})
+		}
+	} else if t.ask.Artifact.Kind == session.Code {
+		l.g.untied(t, x.o, le)
+		if len(ms) == 0 {
+			l.g.unlearned(t, x.o, le, cmp.Or(m.Unlearned, "no_refresh_token"))
 		}
 	}
 	return ms
@@ -266,6 +276,7 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 	}
 	if why != "" && byItself(t.ask.Artifact.Kind) {
 		l.g.Counts.Unlearned(v.tenant.Name, why) // nothing follows from it that would have to be told apart
+		l.g.unlearned(t, x.o, le, why)
 		return nil
 	}
 	habit := s.HabitKey(le.Record)

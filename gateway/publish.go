@@ -60,6 +60,9 @@ func (g *Gateway) servePublished(w http.ResponseWriter, r *http.Request, v *visi
 		return
 	}
 	g.serveKeys(w, r, v.issuer)
+	if g.c.Coverage != nil && r.Method == http.MethodGet {
+		g.c.Coverage.Fetched(v.tenant.Name, v.issuer.ID, v.address)
+	}
 }
 
 func (g *Gateway) serveDiscovery(w http.ResponseWriter, r *http.Request, is *issuer) {

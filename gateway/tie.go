@@ -333,6 +333,7 @@ func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, afte
 	}
 	if after.text(names) == "" {
 		g.Counts.Unlearned(v.tenant.Name, "no_session_cookie")
+		g.missed(v, &tied{begun: x, browser: v.browser}, "no_session_cookie")
 		return
 	}
 	if a, b := after.text(names), before.text(names); b != "" && a != b {

@@ -24,6 +24,7 @@ import (
 	"understudy/audit"
 	"understudy/backup"
 	"understudy/backup/remote"
+	"understudy/coverage"
 	"understudy/gateway"
 	"understudy/keys"
 	"understudy/policy"
@@ -49,6 +50,7 @@ type process struct {
 	listeners *listeners
 	crowd     *crowd
 	reloads   *reloads
+	coverage  *coverage.Book // of all gateways of this process, those that were replaced too
 	problems  problems
 	ready     atomic.Bool
 	open      []net.Listener                // of doors that do not run yet
@@ -61,7 +63,7 @@ type process struct {
 // start opens every part in its order. What the backup needs and does not open is a problem and no error: sign-ins pass
 // through (design, laws 3 and 8).
 func start(o Options) (_ *process, err error) {
-	p := &process{o: o, started: time.Now(), crowd: newCrowd(), reloads: &reloads{}}
+	p := &process{o: o, started: time.Now(), crowd: newCrowd(), reloads: &reloads{}, coverage: coverage.NewBook(time.Now)}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -236,7 +238,7 @@ func refusalCode(problem string) string {
 func (p *process) newGateway(o *Options) (*gateway.Gateway, error) {
 	return gateway.New(gateway.Config{
 		Tenants: o.Tenants, Flows: Flows(), Backup: p.backup, Seal: p.seal, DataDir: o.DataDir, HealthPath: o.HealthPath,
-		Audit: p.signins, Log: p.o.Log, Now: time.Now,
+		Coverage: p.coverage, Audit: p.signins, Log: p.o.Log, Now: time.Now,
 	})
 }
 
@@ -404,6 +406,7 @@ func (p *process) parts() admin.Parts {
 	if p.o.Role != RoleBackup {
 		out.Gateway = func() *gateway.Gateway { return p.front.gateway() }
 		out.Counts = func() map[string]uint64 { return p.front.counts() }
+		out.Coverage = p.coverage
 	}
 	return out
 }

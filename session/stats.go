@@ -2,8 +2,10 @@ package session
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"understudy/store"
@@ -21,13 +23,30 @@ type Stats struct {
 	Unreadable int
 	// Partial is set where there are more doors than were looked at.
 	Partial bool
+	// Owners are the sessions of each client, up to ten thousand.
+	Owners map[Owner]Sessions
 }
+
+// Owner is a client, with the kind of artifact that its sessions hang on.
+type Owner struct {
+	Client ID
+	Kind   Kind
+}
+
+// Sessions are sessions that are not over: one of a refresh token and all its successors is one.
+type Sessions struct {
+	Servable  int
+	Unlearned map[string]int // why the others would not be served
+}
+
+// maxOwners is how many clients Stats tells apart.
+const maxOwners = 10_000
 
 // maxStats is how many doors Stats looks at.
 const maxStats = 2_000_000
 
 // Stats looks at every door of a tenant, up to two million. It takes some 5 µs of a core for each door (a million: about
-// five seconds, and some 40 MB while it runs), so it is for an operator's question, not for every scrape; ctx ends it.
+// five seconds, and some 100 MB while it runs), so it is for an operator's question, not for every scrape; ctx ends it.
 // It does not know the client and the request, so policy and client authentication may still refuse what counts as
 // servable.
 func (s *Store) Stats(ctx context.Context, tenant string, now time.Time) (Stats, error) {
@@ -35,7 +54,7 @@ func (s *Store) Stats(ctx context.Context, tenant string, now time.Time) (Stats,
 	records := map[ID]struct{}{}
 	rotation := map[ID]string{}
 	from := place(spaceDoor, tenant)
-	seen := 0
+	seen, sessions := 0, newTally()
 	err := s.KV.Scan(ctx, from, after(from), func(key []byte, e store.Entry) error {
 		if seen++; seen > maxStats {
 			out.Partial = true
@@ -54,6 +73,7 @@ func (s *Store) Stats(ctx context.Context, tenant string, now time.Time) (Stats,
 		if err != nil {
 			return err
 		}
+		sessions.add(&d, why)
 		switch {
 		case why != "":
 			out.Not[why]++
@@ -65,9 +85,77 @@ func (s *Store) Stats(ctx context.Context, tenant string, now time.Time) (Stats,
 	if err != nil && !errors.Is(err, errStep) {
 		return Stats{}, fmt.Errorf("count what is remembered: %w", err)
 	}
-	out.Records = len(records)
+	out.Records, out.Owners = len(records), sessions.owners()
 	return out, nil
 }
+
+// tally gathers doors into sessions.
+type tally struct {
+	owner map[Owner]uint16
+	names []Owner
+	why   map[string]uint16
+	codes []string
+	best  map[uint64]verdict // by owner and grant
+}
+
+// verdict is what the newest door of a session says of it.
+type verdict struct {
+	owner    uint16
+	why      uint16 // of tally.codes; 0: it would be served
+	approved uint32 // Unix seconds
+}
+
+func newTally() *tally {
+	return &tally{owner: map[Owner]uint16{}, why: map[string]uint16{"": 0}, codes: []string{""}, best: map[uint64]verdict{}}
+}
+
+// add counts a door; why is its standing. What is over is no session any more.
+func (t *tally) add(d *Door, why string) {
+	why, unlearned := strings.CutPrefix(why, notLearned)
+	if !d.Kind.Opens() || d.Kind.short() || why != "" && !unlearned {
+		return
+	}
+	o := Owner{d.Client, d.Kind}
+	n, ok := t.owner[o]
+	if !ok {
+		if len(t.names) >= maxOwners {
+			return
+		}
+		n = uint16(len(t.names))
+		t.owner[o], t.names = n, append(t.names, o)
+	}
+	code, ok := t.why[why]
+	if !ok {
+		code = uint16(len(t.codes))
+		t.why[why], t.codes = code, append(t.codes, why)
+	}
+	v := verdict{n, code, uint32(d.Approved / int64(time.Second))}
+	k := binary.BigEndian.Uint64(d.Grant[:]) ^ uint64(n)<<48
+	if was, ok := t.best[k]; !ok || code == 0 && was.why != 0 || (code == 0) == (was.why == 0) && v.approved > was.approved {
+		t.best[k] = v
+	}
+}
+
+func (t *tally) owners() map[Owner]Sessions {
+	out := map[Owner]Sessions{}
+	for _, v := range t.best {
+		o := t.names[v.owner]
+		s := out[o]
+		if s.Unlearned == nil {
+			s.Unlearned = map[string]int{}
+		}
+		if v.why == 0 {
+			s.Servable++
+		} else {
+			s.Unlearned[t.codes[v.why]]++
+		}
+		out[o] = s
+	}
+	return out
+}
+
+// notLearned begins the standing of a door from whose family nothing was learned.
+const notLearned = "not learned: "
 
 // standing says why a door would not be served in an outage that begins now, "" where it would.
 func (s *Store) standing(tenant string, d *Door, now time.Time, rotation map[ID]string) (string, error) {
@@ -76,9 +164,9 @@ func (s *Store) standing(tenant string, d *Door, now time.Time, rotation map[ID]
 	case !d.Kind.Opens():
 		return "", nil
 	case d.Unlearned != "":
-		return "not learned: " + d.Unlearned, nil
+		return notLearned + d.Unlearned, nil
 	case d.Record.Zero():
-		return "not learned: unknown", nil
+		return notLearned + "unknown", nil
 	case at >= d.Approved+int64(Lifetime):
 		return "expired", nil
 	case d.Ends != 0 && d.Ends <= at, d.Kind.short() && d.Ends == 0:

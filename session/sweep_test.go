@@ -1,10 +1,12 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -292,7 +294,48 @@ func TestStats(t *testing.T) {
 		Doors: map[Kind]int{RefreshToken: 9, AccessToken: 2, Code: 1}, Records: 8, Servable: map[Kind]int{RefreshToken: 3, AccessToken: 1},
 		Not: map[string]int{"ended": 2, "expired": 1, "superseded": 1, "revoked": 1, "refused": 1, "not learned: password": 1},
 	}
+	got.Owners = nil
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// A session is a grant whatever its doors, the best of which tells; what is over is none.
+func TestStatsCountsSessions(t *testing.T) {
+	s := opened(t)
+	now := start.Add(time.Hour)
+	n := byte(0)
+	put := func(grant byte, d Door) {
+		n++
+		d.Grant, d.Client = ID{grant}, cmp.Or(d.Client, ID{1})
+		d.Begun, d.Approved = start.UnixNano(), cmp.Or(d.Approved, start.UnixNano())
+		var b store.Batch
+		must(t, s.PutDoor(&b, tenant, ID{n}, start.UnixNano(), &d))
+		apply(t, s, &b)
+	}
+	put(1, Door{Kind: RefreshToken, Record: ID{1}, Superseded: now.UnixNano()})
+	put(1, Door{Kind: RefreshToken, Record: ID{1}})
+	put(1, Door{Kind: AccessToken, Record: ID{1}, Ends: now.UnixNano() + 1}) // hangs on the session, and is none
+	put(1, Door{Kind: Code})
+	put(2, Door{Kind: RefreshToken, Record: ID{2}, Superseded: now.UnixNano()})   // its successor is gone
+	put(3, Door{Kind: RefreshToken, Record: ID{3}, Ends: now.UnixNano()})         // over
+	put(4, Door{Kind: RefreshToken, Unlearned: "cnf"})                            // what it was at first
+	put(4, Door{Kind: RefreshToken, Unlearned: "dpop", Approved: now.UnixNano()}) // and then
+	put(5, Door{Kind: RefreshToken, Record: ID{5}})                               // learned once, and not the next time
+	put(5, Door{Kind: RefreshToken, Unlearned: "cnf", Approved: now.UnixNano()})  //
+	put(6, Door{Kind: RefreshToken, Record: ID{6}})                               // revoked
+	put(7, Door{Kind: Application, Record: ID{7}})                                // of a browser
+	put(8, Door{Kind: RefreshToken, Record: ID{8}, Client: ID{2}})                // of another client
+	put(1, Door{Kind: RefreshToken, Record: ID{9}, Client: ID{2}, Approved: now.UnixNano()})
+	must(t, s.Mark(t.Context(), tenant, Mark{Of: OfGrant, ID: ID{6}, Final: true, At: now.UnixNano()}))
+	got, err := s.Stats(t.Context(), tenant, now)
+	must(t, err)
+	want := map[Owner]Sessions{
+		{ID{1}, RefreshToken}: {Servable: 2, Unlearned: map[string]int{"dpop": 1}},
+		{ID{1}, Application}:  {Servable: 1, Unlearned: map[string]int{}},
+		{ID{2}, RefreshToken}: {Servable: 2, Unlearned: map[string]int{}},
+	}
+	if !reflect.DeepEqual(got.Owners, want) {
+		t.Errorf("got  %v\nwant %v", got.Owners, want)
 	}
 }

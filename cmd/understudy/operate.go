@@ -61,7 +61,10 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-type statusCommand struct{ target }
+type statusCommand struct {
+	target
+	Coverage bool `help:"Show by application and resource what could be served now, and why the rest could not."`
+}
 
 func (statusCommand) Help() string {
 	return `Examples:
@@ -69,6 +72,10 @@ func (statusCommand) Help() string {
   understudy status --config /etc/understudy.yaml
 
   understudy status --data-dir /var/lib/understudy --json | jq '.tenants[].endpoints'
+
+  understudy status --coverage
+
+  understudy status --json | jq '.tenants[].coverage.applications[] | select(.share < 1)'
 
 The exit status is 1 where there is a problem to mend.`
 }
@@ -82,11 +89,14 @@ func (c *statusCommand) Run(ctx context.Context, std *streams) error {
 	if err := cl.Get(ctx, "/v1/status", &st); err != nil {
 		return err
 	}
-	if c.JSON {
+	switch {
+	case c.JSON:
 		if err := printJSON(std.out, &st); err != nil {
 			return err
 		}
-	} else {
+	case c.Coverage:
+		st.CoverageText(std.out)
+	default:
 		st.Text(std.out)
 	}
 	if len(st.Problems) > 0 {
