@@ -188,6 +188,9 @@ func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) 
 	if found == nil {
 		return nil, nil
 	}
+	if same { // the others are answered yet
+		left = slices.DeleteFunc(slices.Clone(w.requests), func(x *begun) bool { return x == found })
+	}
 	if w.requests = left; len(left) == 0 {
 		b.over(id)
 	}
