@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"io"
 	"maps"
 	"net/http"
@@ -46,8 +47,12 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 			HTTP:   &http.Request{Header: http.Header{"User-Agent": {clip(strings.Clone(r.UserAgent()), 256)}}},
 			Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address,
 		}
-		x := &begun{ask: v.exchange.Ask(), issuer: v.issuer, request: kept, at: v.began}
-		if len(r.URL.RawQuery) > maxBegunQuery || !g.browsers.begin(g.browserID(v), x) {
+		ask := *v.exchange.Ask()
+		v.begun = &begun{ask: &ask, issuer: v.issuer, request: kept, at: v.began}
+		switch {
+		case len(r.URL.RawQuery) > maxBegunQuery:
+			g.Counts.Unlearned(v.tenant.Name, "request_too_large")
+		case !g.browsers.begin(g.browserID(v), v.begun):
 			g.Counts.Unlearned(v.tenant.Name, "too_many_begun")
 		}
 	}
@@ -137,8 +142,10 @@ var errOwn = errors.New("the primary does not know the pushed request")
 // pageRule says which line of the table of failures a reply to a browser is, nil for one that is none: a page may be anything.
 func pageRule(rules []Rule, resp *http.Response, err error) *Rule {
 	switch {
+	case errors.Is(err, errBarred), errors.Is(err, errNotKept): // the primary answered
+		return nil
 	case err != nil:
-		return classify(rules, &outcome{endpoint: flow.Authorization, err: err, sent: true})
+		return classify(rules, &outcome{endpoint: flow.Authorization, err: err})
 	case resp.StatusCode >= 500:
 		return classify(rules, &outcome{endpoint: flow.Authorization, status: resp.StatusCode, header: resp.Header, sent: true})
 	}
@@ -189,7 +196,7 @@ func (t *trip) silently(ctx context.Context, trigger string) *http.Response {
 		return nil
 	}
 	if p := t.play(ctx, trigger); p.no == nil {
-		t.g.browsers.dropped(t.g.browserID(t.v), t.v.exchange.Ask())
+		t.g.browsers.dropped(t.g.browserID(t.v), t.v.begun)
 		return p.resp
 	}
 	return nil
@@ -197,11 +204,9 @@ func (t *trip) silently(ctx context.Context, trigger string) *http.Response {
 
 // hashOf splits traffic in a ramp.
 func hashOf(browser string) uint32 {
-	h := uint32(2166136261) // FNV-1a
-	for i := range len(browser) {
-		h = (h ^ uint32(browser[i])) * 16777619
-	}
-	return h
+	h := fnv.New32a()
+	h.Write([]byte(browser))
+	return h.Sum32()
 }
 
 // tellApplication answers an authorization request that wants no page (prompt=none) with the protocol's error at the

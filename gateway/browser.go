@@ -224,12 +224,9 @@ func (t *trip) closeBrowser(ctx context.Context, now time.Time) (bool, error) {
 // usersOf are those who may be signed in with a browser, by what it holds, what it held before, and who was last seen to sign in.
 func (g *Gateway) usersOf(ctx context.Context, v *visit, is *issuer, primary string) ([]user, error) {
 	t := v.tenant
-	whose := g.browserKeys(t.Name, is.ID, v.browser, "").Lookup
-	lookups := []session.ID{whose}
-	at := g.browserKeys(t.Name, is.ID, v.browser, primary)
-	for more, n := primary != "", 0; more && n < maxFormer; n++ {
-		lookups = append(lookups, at.Lookup)
-		at, more = g.browsers.before(at.Lookup)
+	u, err := g.user(ctx, v, g.browserKeys(t.Name, is.ID, v.browser, "").Lookup)
+	if err != nil {
+		return nil, err
 	}
 	var out []user
 	add := func(u user) {
@@ -237,13 +234,15 @@ func (g *Gateway) usersOf(ctx context.Context, v *visit, is *issuer, primary str
 			out = append(out, u)
 		}
 	}
-	add(g.browsers.user(whose))
-	for _, l := range lookups {
-		h, err := g.c.Backup.Held(ctx, t.Name, l)
+	add(u)
+	at := g.browserKeys(t.Name, is.ID, v.browser, primary)
+	for more, n := primary != "", 0; more && n < maxFormer; n++ {
+		h, err := g.c.Backup.Held(ctx, t.Name, at.Lookup)
 		if err != nil {
 			return nil, err
 		}
 		add(user{h.Subject, h.Device, h.Session})
+		at, more = g.browsers.before(at.Lookup)
 	}
 	return out, nil
 }

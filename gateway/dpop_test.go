@@ -116,7 +116,7 @@ func TestDPoP(t *testing.T) {
 		t.Fatal("the primary binds nothing")
 	}
 	waitFor(t, "it is learned", func() bool { return r.learnedFlow("authorization") > n })
-	time.Sleep(time.Second)
+	settled()
 	kc.Kill()
 	defer kc.Restart(ctx)
 

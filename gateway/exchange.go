@@ -209,14 +209,19 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 // barred says whether what the primary gives comes of a session that was ended here, of which it could not have heard (design,
 // law 3). That is asked before a client has it; where it cannot be, the primary decides.
 func (t *trip) barred(ctx context.Context, o *outcome) bool {
-	v, s := t.v, t.g.c.Seal
-	in := &backup.SignIn{Tenant: v.tenant.Name, Issuer: v.issuer.ID, Client: t.client(), Sent: t.sent.UnixNano()}
-	sub, sid := "", ""
-	sub, sid, in.AuthTime = oauth.Whose(o.object)
-	in.Subject, in.Session = s.Pseudonym("subject", v.tenant.Name, v.issuer.ID, sub), s.Pseudonym("session", v.tenant.Name, v.issuer.ID, sid)
-	barred, err := t.g.c.Backup.Barred(ctx, in)
+	return t.g.barred(ctx, t.v.tenant, t.v.issuer, t.ask.Client.ID, o.object, t.sent)
+}
+
+// barred reads from what was given to a client (id_token, access_token, …) whose sign-in it is.
+func (g *Gateway) barred(ctx context.Context, t *Tenant, is *issuer, client string, given session.Object, sent time.Time) bool {
+	sub, sid, at := oauth.Whose(given)
+	stands := func(what, value string) session.ID { return g.c.Seal.Pseudonym(what, t.Name, is.ID, value) }
+	barred, err := g.c.Backup.Barred(ctx, &backup.SignIn{
+		Tenant: t.Name, Issuer: is.ID, Client: stands("client", client), Subject: stands("subject", sub), Session: stands("session", sid),
+		AuthTime: at, Sent: sent.UnixNano(),
+	})
 	if err != nil {
-		t.g.c.Log.Warn("it is not known whether a session was ended here; the primary decides", "tenant", v.tenant.Name, "error", err)
+		g.c.Log.Warn("it is not known whether a session was ended here; the primary decides", "tenant", t.Name, "error", err)
 	}
 	return barred
 }

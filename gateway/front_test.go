@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/net/html"
@@ -156,7 +155,7 @@ func TestFrontChannel(t *testing.T) {
 		}
 		waitFor(t, k.types+" by "+k.mode+" is learned", func() bool { return r.learnedFlow("authorization") > n })
 	}
-	time.Sleep(time.Second)
+	settled()
 	kc.Kill()
 	defer kc.Restart(context.Background())
 	for _, k := range kinds {

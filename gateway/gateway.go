@@ -196,6 +196,7 @@ type visit struct {
 	own     bool   // it presents something that the backup made: only that can answer
 	// navigation is an authorization request, whose body is not read.
 	navigation *flow.Request
+	begun      *begun // it, as it waits for its answer; nil: it does not
 }
 
 // find finds issuer and endpoint by the request's path.
@@ -424,6 +425,9 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // nobody is there to be told
 	}
 	g.Counts.Failed(v.tenant.Name, string(v.endpoint))
+	if errors.Is(err, errBarred) { // its line is there
+		v.refusal = flow.No("revoked", http.StatusBadRequest, "invalid_grant")
+	}
 	if g.tellApplication(w, r, v) || navigates(r) && g.showLimited(w, r, v) || v.tenant.origins.answer(w, r, v) {
 		return
 	}

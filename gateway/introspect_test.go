@@ -164,9 +164,7 @@ func TestIntrospectionOfTheBackupsTokens(t *testing.T) {
 	if err := kc.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the primary is back", func() bool {
-		return r.metrics("understudy_primary_share_percent")[`understudy_primary_share_percent{endpoint="token",tenant="default"}`] == "100"
-	})
+	r.back()
 	t.Run("when the primary is back, who was told", told)
 	t.Run("when the primary is back, the primary refuses the caller", func(t *testing.T) {
 		if s, o := r.introspect("rot", "svc", "svc-secret2", bob2.AccessToken); s != http.StatusUnauthorized || o.Has("active") {

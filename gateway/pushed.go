@@ -54,7 +54,7 @@ func (g *Gateway) wholeRequest(ctx context.Context, v *visit, r *flow.Request) {
 func (g *Gateway) pushedForm(ctx context.Context, v *visit, client, uri string) url.Values {
 	rest, ok := strings.CutPrefix(uri, oauth.RequestURIPrefix)
 	if !ok || !oauth.Ours(rest, g.c.Seal.Look) {
-		return g.browsers.pushed(uri)
+		return g.browsers.pushed(g.pushedPlace(v, client, uri))
 	}
 	v.own = true
 	h, err := g.c.Backup.Held(ctx, v.tenant.Name, g.c.Seal.Lookup(session.PushedRequest, v.tenant.Name, v.issuer.ID, uri))
@@ -77,26 +77,37 @@ func (t *trip) push(o *outcome) {
 	if t.v.endpoint != flow.Pushed {
 		return
 	}
-	if uri, lives := oauth.PushedURI(o.status, o.object); uri != "" {
+	if uri, lives := oauth.PushedURI(o.status, o.object); uri != "" && len(t.v.request.Body) <= maxPushedBody {
 		form := oauth.Pushable(t.v.request.Form)
 		form.Set("client_id", t.ask.Client.ID)
-		t.g.browsers.push(uri, form, lives)
+		t.g.browsers.push(t.g.pushedPlace(t.v, t.ask.Client.ID, uri), form, lives)
 	}
 }
 
-func (b *browsers) push(uri string, form url.Values, lives time.Duration) {
+// maxPushed and maxPushedBody bound the pushed requests that are remembered, and each of them in bytes.
+const (
+	maxPushed     = 10_000
+	maxPushedBody = 8 << 10
+)
+
+// pushedPlace is where a request that the primary took is remembered.
+func (g *Gateway) pushedPlace(v *visit, client, uri string) session.ID {
+	return g.c.Seal.Lookup(session.PushedRequest, v.tenant.Name, v.issuer.ID, session.Joined(client, uri))
+}
+
+func (b *browsers) push(at session.ID, form url.Values, lives time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.requests) < maxTied {
-		b.requests[uri] = form
-		b.later(lives, func() { delete(b.requests, uri) })
+	if len(b.requests) < maxPushed {
+		b.requests[at] = form
+		b.later(lives, func() { delete(b.requests, at) })
 	}
 }
 
-func (b *browsers) pushed(uri string) url.Values {
+func (b *browsers) pushed(at session.ID) url.Values {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.requests[uri]
+	return b.requests[at]
 }
 
 // gave says whether a protocol reply gives what was asked for.

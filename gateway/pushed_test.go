@@ -82,7 +82,7 @@ func TestPushedRequests(t *testing.T) {
 		return r.learnedFlow("authorization") > n && r.learnedFlow("pushed_authorization_request") > 0
 	})
 	before, _ := r.tab("rot", "web", "web-secret", b).push() // just before it dies
-	time.Sleep(time.Second)
+	settled()
 	kc.Kill()
 	defer kc.Restart(ctx)
 
@@ -141,9 +141,7 @@ func TestPushedRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	late, _ := r.tab("rot", "web", "web-secret", b).push()
-	waitFor(t, "the primary is back", func() bool {
-		return r.metrics("understudy_primary_share_percent")[`understudy_primary_share_percent{endpoint="token",tenant="default"}`] == "100"
-	})
+	r.back()
 	t.Run("when the primary is back", func(t *testing.T) {
 		late.t = t
 		code, _ := late.silent()
@@ -193,7 +191,7 @@ func TestSignedRequests(t *testing.T) {
 		t.Fatalf("%v", k)
 	}
 	waitFor(t, "the browser is learned", func() bool { return r.learnedFlow("authorization") > n })
-	time.Sleep(time.Second)
+	settled()
 	kc.Kill()
 	defer kc.Restart(ctx)
 	x = signed(key)

@@ -244,3 +244,14 @@ func (r *rig) refresh(realm, refreshToken string, change ...func(*http.Request))
 func (t *tokens) byBackup() bool {
 	return t.IDToken != "" && strings.HasPrefix(kid(t.IDToken), "bk-")
 }
+
+// settled waits until Keycloak has written its sessions down, which it does half a second late and does not tell.
+func settled() { time.Sleep(time.Second) }
+
+// back waits until the primary has all of the traffic again.
+func (r *rig) back() {
+	r.t.Helper()
+	waitFor(r.t, "the primary is back", func() bool {
+		return r.metrics("understudy_primary_share_percent")[`understudy_primary_share_percent{endpoint="token",tenant="default"}`] == "100"
+	})
+}

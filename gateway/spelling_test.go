@@ -168,9 +168,7 @@ func TestAnotherSpelling(t *testing.T) {
 		}
 		resp.Body.Close()
 		fault(t, f, idptest.Fault{})
-		waitFor(t, "the primary is back", func() bool {
-			return r.metrics("understudy_primary_share_percent")[`understudy_primary_share_percent{endpoint="token",tenant="default"}`] == "100"
-		})
+		r.back()
 		if got := ask(spelled{form, plain(at(1))}); got.AccessToken != "" {
 			t.Errorf("%v", got)
 		}
@@ -186,7 +184,7 @@ func TestALogoutThatIsAnsweredWithAPage(t *testing.T) {
 		all[method] = r.signIn("norot", "alice")
 	}
 	stays := r.signIn("norot", "alice")
-	time.Sleep(time.Second) // Keycloak writes its sessions down half a second late
+	settled()
 	for method, k := range all {
 		// As a native application, a server or a frame without cookies asks.
 		q, err := http.NewRequestWithContext(t.Context(), method, r.realm("norot")+"/protocol/openid-connect/logout?"+url.Values{"id_token_hint": {k.IDToken}}.Encode(), nil)
@@ -272,9 +270,7 @@ func TestIntrospectionWithoutAnAnswer(t *testing.T) {
 	var own *tokens
 	waitFor(t, "the outage", func() bool { own = r.again(k.RefreshToken); return own.byBackup() })
 	fault(t, f, idptest.Fault{})
-	waitFor(t, "the primary is back", func() bool {
-		return r.metrics("understudy_primary_share_percent")[`understudy_primary_share_percent{endpoint="token",tenant="default"}`] == "100"
-	})
+	r.back()
 	if got := ask("rs-secret", own.AccessToken); !strings.Contains(got, `"active":true`) {
 		t.Fatalf("who is told: %s", got)
 	}

@@ -25,7 +25,7 @@ type browsers struct {
 	from     map[string]int                      // how many browsers of an address wait
 	codes    map[session.ID]*tied                // by the code's look-up
 	opened   map[session.ID]*session.BrowserKey  // what was opened or made a moment ago, by look-up
-	requests map[string]url.Values               // that were pushed, by request_uri
+	requests map[session.ID]url.Values           // that were pushed, by whose they are and request_uri
 	users    map[session.ID]user                 // who signed in a moment ago
 	former   map[session.ID]session.ArtifactKeys // what the browser held before the primary replaced its cookies
 	expires  []expiry
@@ -72,7 +72,7 @@ const (
 func newBrowsers(now func() time.Time) *browsers {
 	return &browsers{
 		now: now, begun: map[session.ID]*waiting{}, from: map[string]int{}, codes: map[session.ID]*tied{}, opened: map[session.ID]*session.BrowserKey{},
-		former: map[session.ID]session.ArtifactKeys{}, users: map[session.ID]user{}, requests: map[string]url.Values{},
+		former: map[session.ID]session.ArtifactKeys{}, users: map[session.ID]user{}, requests: map[session.ID]url.Values{},
 	}
 }
 
@@ -142,14 +142,14 @@ func (b *browsers) begin(id session.ID, x *begun) bool {
 }
 
 // dropped forgets one request, which is answered otherwise.
-func (b *browsers) dropped(id session.ID, ask *flow.Ask) {
+func (b *browsers) dropped(id session.ID, gone *begun) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := b.begun[id]
 	if w == nil {
 		return
 	}
-	w.requests = slices.DeleteFunc(slices.Clone(w.requests), func(x *begun) bool { return x.ask == ask })
+	w.requests = slices.DeleteFunc(slices.Clone(w.requests), func(x *begun) bool { return x == gone })
 	if len(w.requests) == 0 {
 		b.over(id)
 	}
@@ -308,14 +308,8 @@ var errBarred = errors.New("the session was ended here")
 func (g *Gateway) tie(ctx context.Context, v *visit, before, after holding, status int, location string) bool {
 	x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected { return oauth.ReadRedirect(location, ask) })
 	if x != nil && (r.IDToken != "" || r.AccessToken != "") {
-		in := &backup.SignIn{Tenant: v.tenant.Name, Issuer: x.issuer.ID, Client: g.c.Seal.Pseudonym("client", v.tenant.Name, x.issuer.ID, x.ask.Client.ID), Sent: v.began.UnixNano()}
-		sub, sid, at := oauth.Whose(session.Object{{Name: "id_token", Value: session.Quote(r.IDToken)}, {Name: "access_token", Value: session.Quote(r.AccessToken)}})
-		in.Subject, in.Session, in.AuthTime = g.c.Seal.Pseudonym("subject", v.tenant.Name, x.issuer.ID, sub), g.c.Seal.Pseudonym("session", v.tenant.Name, x.issuer.ID, sid), at
-		barred, err := g.c.Backup.Barred(ctx, in)
-		if err != nil {
-			g.c.Log.Warn("it is not known whether a session was ended here; the primary decides", "tenant", v.tenant.Name, "error", err)
-		}
-		if barred {
+		given := session.Object{{Name: "id_token", Value: session.Quote(r.IDToken)}, {Name: "access_token", Value: session.Quote(r.AccessToken)}}
+		if g.barred(ctx, v.tenant, x.issuer, x.ask.Client.ID, given, v.began) {
 			g.note(v, "refused", "revoked", "revoked_here")
 			return false
 		}

@@ -15,8 +15,10 @@ func TestBegunRequestsAreBounded(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	b := newBrowsers(func() time.Time { return now })
 	ask := &flow.Ask{Params: map[string]string{"redirect_uri": "https://app.example/cb", "response_type": "code"}}
-	begin := func(id session.ID, from string) {
-		b.begin(id, &begun{ask: ask, request: &flow.Request{Address: from}, at: now})
+	begin := func(id session.ID, from string) *begun {
+		x := &begun{ask: ask, request: &flow.Request{Address: from}, at: now}
+		b.begin(id, x)
+		return x
 	}
 	for range maxBegunFrom + 100 {
 		begin(session.NewID(), "192.0.2.1")
@@ -52,8 +54,7 @@ func TestBegunRequestsAreBounded(t *testing.T) {
 			t.Errorf("%d: %v", i, x)
 		}
 	}
-	begin(later, "192.0.2.3")
-	b.dropped(later, ask)
+	b.dropped(later, begin(later, "192.0.2.3"))
 	if len(b.begun) != 0 || len(b.from) != 0 {
 		t.Errorf("%d left, of %d addresses", len(b.begun), len(b.from))
 	}

@@ -39,7 +39,7 @@ func TestTokenExchange(t *testing.T) {
 		t.Fatalf("the primary: %v", was)
 	}
 	waitFor(t, "it is learned", func() bool { return r.learnedFlow("token_exchange") > 0 })
-	time.Sleep(time.Second)
+	settled()
 	kc.Kill()
 	defer kc.Restart(ctx)
 	_, wc := r.claims(t, "rot", was.AccessToken)
@@ -155,7 +155,7 @@ func TestDevicesWait(t *testing.T) {
 	if k := poll(waits); k.Error != "authorization_pending" {
 		t.Fatalf("%v", k)
 	}
-	time.Sleep(time.Second)
+	settled()
 	kc.Kill()
 	defer kc.Restart(ctx)
 	if got := r.token("rot", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {k.RefreshToken}, "client_id": {"cli"}}, func(q *http.Request) { q.Header.Del("Authorization") }); !got.byBackup() {

@@ -93,6 +93,9 @@ func (u *undelivered) keep(o *owed, flying bool) (name string, err error) {
 		u.mu.Unlock()
 	}
 	if err := renameio.WriteFile(filepath.Join(u.dir, name), u.seal.Seal([]byte("owed "+name), plain), 0o600); err != nil {
+		u.mu.Lock()
+		delete(u.flying, name)
+		u.mu.Unlock()
 		return "", fmt.Errorf("keep a logout for the primary: %w", err)
 	}
 	return name, nil

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"understudy/idptest"
 )
@@ -23,7 +22,7 @@ func TestThePrimaryHearsOfLogouts(t *testing.T) {
 	kb := r.tab("rot", "web", "web-secret", bob).signIn("bob")
 	kc2 := r.tab("norot", "web", "web-secret", carol).signIn("alice")
 	kd := r.tab("norot", "web", "web-secret", &idptest.Browser{}).signIn("bob")
-	time.Sleep(time.Second) // Keycloak writes its sessions down half a second late
+	settled()
 	was := alice.Clone()
 	kc.Kill()
 	defer kc.Restart(ctx)

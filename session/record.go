@@ -46,12 +46,12 @@ type Record struct {
 	// Redirect holds the parameters of the authorization response (RFC 6749, section 4.1.2) in their order, as JSON strings;
 	// the values of state and of codes and tokens are left out (JSON null). Nil: the record is of no browser's.
 	Redirect Object `cbor:"17,keyasint,omitempty"`
+	// RedirectStatus is the HTTP status of the authorization response.
+	RedirectStatus int `cbor:"18,keyasint,omitempty"`
 	// Front are the tokens of the authorization response; nil: it had none.
 	Front *Front `cbor:"19,keyasint,omitempty"`
 	// JKT is the thumbprint of the key to which the access token is bound (RFC 9449); "": to none.
 	JKT string `cbor:"20,keyasint,omitempty"`
-	// RedirectStatus is the HTTP status of the authorization response.
-	RedirectStatus int `cbor:"18,keyasint,omitempty"`
 }
 
 // Front are the tokens of an authorization response, without signatures.

@@ -53,7 +53,7 @@ const (
 // Opens says whether an artifact of the kind opens a record.
 func (k Kind) Opens() bool {
 	switch k {
-	case Code, Client, Browser, Activity, RedirectURI:
+	case Code, Client, Browser, PushedRequest, Activity, RedirectURI:
 		return false
 	}
 	return true

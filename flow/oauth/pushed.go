@@ -31,6 +31,9 @@ func (Pushed) Match(r *flow.Request) flow.Exchange {
 	}
 	x := &pushed{exchange: parse(r)}
 	x.ask.Unplayable = x.unlearned // what is asked for beyond is compared when it is authorized
+	if x.ask.Unplayable == "" && r.Form.Has("id_token_hint") {
+		x.ask.Unplayable = "id_token_hint" // the request would be kept, and tokens are not (design, law 6)
+	}
 	x.ask.Artifact = flow.Artifact{Kind: session.ClientSecret, Value: session.Joined(x.ask.Client.ID, Pushed{}.Name())}
 	if x.ask.Client.Secret == "" {
 		x.ask.Artifact.Kind = session.ClientKey
