@@ -77,6 +77,14 @@ func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error)
 			return resp, nil
 		}
 	}
+	dark := !t.monitor.Serving(0)
+	if dark && silent(t.ask) {
+		return nil, errAway
+	}
+	if !dark && !t.mayHold() && !silent(t.ask) { // only the primary can answer, and it has the time that the client has
+		resp, err := u.pass(out, v)
+		return t.unless(ctx, resp, err)
+	}
 	opened := t.monitor.Opened()
 	up, cancel := context.WithCancel(ctx)
 	type result struct {
@@ -98,43 +106,59 @@ func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error)
 	}
 	deadline := time.NewTimer(t.monitor.Deadline())
 	defer deadline.Stop()
-	timer := deadline.C
 	for {
 		trigger := "deadline"
 		select {
 		case r := <-done:
-			if rule := pageRule(u.g.rules, r.resp, r.err); rule != nil && (rule.Origin == health.Beyond || rule.Origin == health.Doubt && t.monitor.Suspect(ctx)) {
-				if resp := t.silently(ctx, rule.Name); resp != nil {
-					if r.err == nil {
-						r.resp.Body.Close()
-					}
-					cancel()
-					return resp, nil
-				}
-			}
-			if r.err != nil {
+			resp, err := t.unless(ctx, r.resp, r.err)
+			if err != nil || resp != r.resp {
 				cancel()
-				return nil, r.err
+				return resp, err
 			}
-			r.resp.Body = &releasing{r.resp.Body, cancel}
-			return r.resp, nil
+			resp.Body = &releasing{resp.Body, cancel}
+			return resp, nil
 		case <-ctx.Done():
 			leave()
 			return nil, ctx.Err()
-		case <-timer:
-			timer = nil
-			if !t.holdsRecord(ctx) || !t.monitor.Suspect(ctx) {
+		case <-deadline.C:
+			if !dark && !(silent(t.ask) || t.holdsRecord(ctx)) || !t.monitor.Suspect(ctx) {
 				continue
 			}
 		case <-opened:
-			opened, trigger = nil, "breaker"
+			opened, trigger, dark = nil, "breaker", true
+			deadline.Reset(t.monitor.Deadline())
 		}
 		if resp := t.silently(ctx, trigger); resp != nil {
 			leave()
 			return resp, nil
 		}
+		if silent(t.ask) || dark && trigger == "deadline" {
+			leave()
+			return nil, errAway
+		}
 	}
 }
+
+// unless is the primary's answer to an authorization request, unless that is none: then it is the backup's, or errAway.
+func (t *trip) unless(ctx context.Context, resp *http.Response, err error) (*http.Response, error) {
+	rule := pageRule(t.g.rules, resp, err)
+	if rule == nil || rule.Origin != health.Beyond && !(rule.Origin == health.Doubt && t.monitor.Suspect(ctx)) {
+		return resp, err
+	}
+	if err == nil {
+		defer resp.Body.Close()
+	}
+	if played := t.silently(ctx, rule.Name); played != nil {
+		return played, nil
+	}
+	if err == nil {
+		err = errAway
+	}
+	return nil, err
+}
+
+// errAway is for a request that nobody can answer while the primary is away.
+var errAway = errors.New("the primary is away")
 
 // errOwn is for a request that presents what only the backup knows.
 var errOwn = errors.New("the primary does not know the pushed request")
@@ -152,16 +176,23 @@ func pageRule(rules []Rule, resp *http.Response, err error) *Rule {
 	return nil
 }
 
+// mayHold says whether the browser shows what it must to be let in without a person, and asks for what can be.
+func (t *trip) mayHold() bool {
+	v := t.v
+	return !v.named && v.browser != "" && t.ask.Unplayable == "" && t.ask.Door != nil &&
+		v.tenant.holds(v.navigation.HTTP).text(v.tenant.SessionCookies) != ""
+}
+
 // present finds what the browser may ask for, and makes that the artifact of the request. It is false where nothing is known.
 func (t *trip) present(ctx context.Context) bool {
 	v := t.v
 	if t.ask.Artifact.Kind == session.Application {
 		return true
 	}
-	primary := v.tenant.holds(v.navigation.HTTP).text(v.tenant.SessionCookies)
-	if v.named || v.browser == "" || primary == "" || t.ask.Unplayable != "" || t.ask.Door == nil {
+	if !t.mayHold() {
 		return false
 	}
+	primary := v.tenant.holds(v.navigation.HTTP).text(v.tenant.SessionCookies)
 	k := t.g.opened(ctx, v, t.g.browserKeys(v.tenant.Name, v.issuer.ID, v.browser, primary))
 	if k == nil {
 		return false
@@ -209,6 +240,9 @@ func hashOf(browser string) uint32 {
 	return h.Sum32()
 }
 
+// silent says whether an authorization request wants no page.
+func silent(ask *flow.Ask) bool { return slices.Contains(strings.Fields(ask.Params["prompt"]), "none") }
+
 // tellApplication answers an authorization request that wants no page (prompt=none) with the protocol's error at the
 // redirect URI (OpenID Connect Core, section 3.1.2.6). It is false where the primary was never seen to send people there.
 func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *visit) bool {
@@ -216,7 +250,7 @@ func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *vis
 		return false
 	}
 	ask := v.exchange.Ask()
-	if !slices.Contains(strings.Fields(ask.Params["prompt"]), "none") || ask.Params["redirect_uri"] == "" {
+	if !silent(ask) || ask.Params["redirect_uri"] == "" {
 		return false
 	}
 	st, err := g.c.Backup.Standing(r.Context(), v.tenant.Name, g.redirectPlace(v, ask))

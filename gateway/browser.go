@@ -272,7 +272,7 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 		return nil
 	}
 	sets, location := len(resp.Header["Set-Cookie"]) > 0, resp.Header.Get("Location")
-	form := resp.StatusCode == http.StatusOK && isHTML(resp.Header) && g.browsers.awaitsForm(g.browserID(v))
+	form := resp.StatusCode == http.StatusOK && g.browsers.awaitsForm(g.browserID(v)) && isHTML(resp.Header)
 	if !sets && location == "" && !form {
 		return nil
 	}

@@ -42,6 +42,7 @@ type begun struct {
 // waiting are the requests of one browser.
 type waiting struct {
 	from     string // the address of the first
+	form     bool   // the answer to one of them comes in a page
 	requests []*begun
 }
 
@@ -137,6 +138,7 @@ func (b *browsers) begin(id session.ID, x *begun) bool {
 	if len(w.requests) >= maxBegun {
 		w.requests = w.requests[1:]
 	}
+	w.form = w.form || x.ask.Params["response_mode"] == "form_post"
 	w.requests = append(w.requests[:len(w.requests):len(w.requests)], x)
 	return true
 }
@@ -200,12 +202,12 @@ func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) 
 	return found, answer
 }
 
-// awaitsForm says whether an answer to a request of the browser's comes in a page.
+// awaitsForm says whether an answer to a request of the browser's may come in a page.
 func (b *browsers) awaitsForm(id session.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := b.begun[id]
-	return w != nil && slices.ContainsFunc(w.requests, func(x *begun) bool { return x.ask.Params["response_mode"] == "form_post" })
+	return w != nil && w.form
 }
 
 // put remembers what a code came of.
