@@ -291,6 +291,9 @@ func (s *Service) revocation(ctx context.Context, a *attempt) *flow.Refusal {
 		return flow.No("artifact_ended", http.StatusBadRequest, "invalid_grant")
 	}
 	marks, err := s.Sessions.Blocking(a.play.Tenant, a.door)
+	if err == nil && a.door.Kind == session.AccessToken {
+		marks, err = s.ofToken(a, marks)
+	}
 	if err != nil {
 		_ = s.stop(a.play.Tenant, err)
 		return flow.NotNow("marks_unreadable")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"understudy/flow"
+	"understudy/flow/oauth"
 	"understudy/session"
 )
 
@@ -16,10 +17,7 @@ func (s *Service) token(a *attempt) *flow.Refusal {
 		return flow.NotNow("not_played")
 	}
 	c, p := a.play.Token.Claims, a.play
-	client := c.Text("azp")
-	if client == "" {
-		client = c.Text("client_id") // RFC 9068, section 2.2
-	}
+	client := oauth.ClientOf(p.Token)
 	iat, ok1 := c.Number("iat")
 	exp, ok2 := c.Number("exp")
 	if client == "" || c.Text("iss") != p.Issuer || c.Text("sub") == "" || c.Has("cnf") || !ok1 || !ok2 {
@@ -42,4 +40,17 @@ func (s *Service) token(a *attempt) *flow.Refusal {
 		return flow.No("record_mismatch", http.StatusBadRequest, "invalid_grant") // issued in the future
 	}
 	return nil
+}
+
+// ofToken adds the marks of the presented token itself: that it was revoked (RFC 7009), and that the primary said that it is over.
+func (s *Service) ofToken(a *attempt, marks []session.Mark) ([]session.Mark, error) {
+	p := a.play
+	for _, id := range []session.ID{p.Artifact.Lookup, s.Sessions.Seal.Told(p.Tenant, p.Issuer, p.Artifact.Lookup, p.Client.ID)} {
+		own, err := s.Sessions.Blocking(p.Tenant, &session.Door{Grant: id, Begun: a.door.Approved, Approved: a.door.Approved})
+		if err != nil {
+			return nil, err
+		}
+		marks = append(own, marks...)
+	}
+	return marks, nil
 }

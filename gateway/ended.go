@@ -65,10 +65,8 @@ func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, at time.
 		}
 		m.Lookup = g.c.Seal.Lookup(kind, v.tenant.Name, v.issuer.ID, oauth.Canonical(token))
 		known, err = g.c.Backup.MarkGrant(ctx, m)
-		if tok, e := oauth.ParseJWT(oauth.Canonical(token)); e == nil && err == nil && !known && v.endpoint == flow.Revocation && v.issuer.signed(oauth.Canonical(token), tok) {
-			// An access token of the primary's: nothing hangs on it, but what asks about it is told (RFC 7009, section 2).
-			at := g.c.Seal.Lookup(session.AccessToken, v.tenant.Name, v.issuer.ID, oauth.Canonical(token))
-			err = g.c.Backup.Mark(ctx, v.tenant.Name, session.Mark{Of: session.OfGrant, ID: at, Final: true, At: m.At, Cause: m.Cause, Told: told})
+		if err == nil && !known && v.endpoint == flow.Revocation {
+			known, err = g.revoked(ctx, v, oauth.Canonical(token), m)
 		}
 	}
 	if err != nil {
@@ -78,6 +76,28 @@ func (g *Gateway) ended(ctx context.Context, v *visit, form url.Values, at time.
 		err = nil // it holds all the same: nothing that it could end is played
 	}
 	return known, err
+}
+
+// revoked marks an access token of the primary's: nothing hangs on it, but whoever asks about it is told (RFC 7009, section 2). It
+// is false where the token is none, or not known to be this client's.
+func (g *Gateway) revoked(ctx context.Context, v *visit, token string, m *backup.GrantMark) (known bool, err error) {
+	at, client := g.c.Seal.Lookup(session.AccessToken, v.tenant.Name, v.issuer.ID, token), session.ID{}
+	if tok, e := oauth.ParseJWT(token); e == nil {
+		if !v.issuer.signed(token, tok) {
+			return false, nil
+		}
+		client = g.c.Seal.Pseudonym("client", v.tenant.Name, v.issuer.ID, oauth.ClientOf(tok))
+	} else {
+		st, err := g.c.Backup.Standing(ctx, v.tenant.Name, at)
+		if err != nil || !st.Known {
+			return false, err
+		}
+		client = st.Client
+	}
+	if client != m.Client && !(m.Told && m.Client.Zero()) {
+		return false, nil
+	}
+	return true, g.c.Backup.Mark(ctx, v.tenant.Name, session.Mark{Of: session.OfGrant, ID: at, Final: !m.Inferred, At: m.At, Cause: m.Cause, Told: m.Told})
 }
 
 // endHere ends, without the primary, what a revocation or a logout names, or returns nil where nothing is known of it, or

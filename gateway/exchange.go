@@ -97,8 +97,8 @@ func (g *Gateway) exchange(out *http.Request, v *visit) (*http.Response, error) 
 	if no := t.forbidden(ctx); no != nil {
 		return no, nil
 	}
-	if v.endpoint == flow.Introspection && v.exchange != nil {
-		return t.introspectPrimarys(ctx)
+	if (v.endpoint == flow.Introspection || v.endpoint == flow.UserInfo) && v.exchange != nil {
+		return t.question(ctx)
 	}
 	switch t.ask.Artifact.Kind {
 	case session.RefreshToken:

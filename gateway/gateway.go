@@ -77,6 +77,7 @@ type Gateway struct {
 	secrets  *secrets
 	late     *late
 	browsers *browsers
+	over     *lately // tokens of which the primary said that they are over
 	proxy    *httputil.ReverseProxy
 	pages    *page.Pages
 	Counts   *Counts
@@ -92,6 +93,7 @@ func New(c Config) (*Gateway, error) {
 	g.learner = newLearner(g)
 	g.late = newLate(c.Now)
 	g.browsers = newBrowsers(c.Now)
+	g.over = newLately(time.Minute)
 	for _, t := range c.Tenants {
 		t.log = c.Log
 		t.transport = t.newTransport()

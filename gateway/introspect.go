@@ -55,43 +55,41 @@ func (t *trip) told(p played) *http.Response {
 	return p.resp
 }
 
-// introspectPrimarys is the way of a question about a token that is not the backup's: the primary's to answer. Where it does not,
-// and the token is a JWT that it signed, the backup says what the token says of itself.
-func (t *trip) introspectPrimarys(ctx context.Context) (*http.Response, error) {
-	if t.monitor.Share() == 0 {
-		if p, ok := t.itself(ctx, "breaker"); ok {
-			return t.told(p), nil
-		}
+// aboutToken answers about an access token of the primary's: by what was learned with it or, of a JWT that the primary signed, by
+// what it says of itself. It is false where that cannot be done.
+func (t *trip) aboutToken(ctx context.Context, trigger string) (*http.Response, bool) {
+	if t.ask.Artifact.Kind != session.AccessToken || t.ask.Unplayable != "" || t.v.refusal != nil {
+		return nil, false
 	}
-	t.sent = t.g.c.Now()
-	o, resp := t.send(ctx, t.v.request.Body)
-	rule := classify(t.g.rules, o)
-	t.tell(rule, o)
-	if rule != nil && (rule.Origin == health.Beyond || rule.Origin == health.Doubt && t.monitor.Suspect(ctx)) {
-		if p, ok := t.itself(ctx, rule.Name); ok {
-			return t.told(p), nil
-		}
-	}
-	return t.delivered(ctx, rule, o, resp)
-}
-
-// itself answers about an access token of the primary's by what it says. It is false where that cannot be done.
-func (t *trip) itself(ctx context.Context, trigger string) (played, bool) {
+	t.place = t.at(t.ask.Artifact)
 	tok, err := oauth.ParseJWT(t.ask.Artifact.Value)
-	if err != nil || t.ask.Unplayable != "" || !isAccessToken(tok) || !t.v.issuer.signed(t.ask.Artifact.Value, tok) {
-		return played{}, false
-	}
-	if nbf, ok := tok.Claims.Number("nbf"); ok && nbf > t.g.c.Now().Unix() {
-		return played{}, false
+	if jwt := err == nil; jwt && !t.says(tok) {
+		return nil, false
+	} else if !jwt || t.v.endpoint == flow.UserInfo {
+		if st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place); err != nil || !st.Known {
+			return nil, false
+		}
+		tok = nil
 	}
 	if !t.proven() && !t.prove(ctx) {
-		return t.limited(trigger), true
+		return t.limited(trigger).resp, true
 	}
 	t.token = tok
-	t.place = t.g.c.Seal.Lookup(session.AccessToken, t.v.tenant.Name, t.v.issuer.ID, oauth.Canonical(t.ask.Artifact.Value))
+	defer func() { t.token = nil }()
 	p := t.play(ctx, trigger)
-	t.token = nil
-	return p, p.settles()
+	if t.v.endpoint == flow.Introspection {
+		return t.told(p), p.settles()
+	}
+	return p.resp, p.settles()
+}
+
+// says says whether an access token is one that the primary signed, and whose time has begun.
+func (t *trip) says(tok *session.Token) bool {
+	if !isAccessToken(tok) || !t.v.issuer.signed(t.ask.Artifact.Value, tok) {
+		return false
+	}
+	nbf, ok := tok.Claims.Number("nbf")
+	return !ok || nbf <= t.g.c.Now().Unix()
 }
 
 // isAccessToken says whether a JWT is none of the other tokens that a primary signs with the same keys.

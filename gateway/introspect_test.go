@@ -110,7 +110,7 @@ func TestIntrospectionOfTheBackupsTokens(t *testing.T) {
 		"a caller who was told that it is not active": {"web", "web-secret", bob2.AccessToken},
 		"a wrong secret":                          {"svc", "svc-secret2", bob2.AccessToken},
 		"a caller whom the primary never saw":     {"jwtc", "secret", bob2.AccessToken},
-		"the primary's own token, of another's":   {"web", "web-secret", bob.AccessToken},
+		"the primary's own token, of another's":   {"web", "web-secret", alice.AccessToken},
 		"the primary's own token, a wrong secret": {"svc", "svc-secret2", bob.AccessToken},
 		"the primary's ID token":                  {"svc", "svc-secret", bob.IDToken},
 		"the primary's own token, changed":        {"svc", "svc-secret", bob.AccessToken[:len(bob.AccessToken)-20] + strings.Repeat("A", 20)},

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,8 +19,7 @@ import (
 type learner struct {
 	g       *Gateway
 	queue   chan *lesson
-	mu      sync.Mutex // guards asked
-	asked   map[session.ID]time.Time
+	asked   *lately      // callers of the introspection endpoint
 	waiting atomic.Int64 // exchanges that are not yet kept: queued, being sealed, or on their way to the backup
 }
 
@@ -46,7 +44,7 @@ const (
 )
 
 func newLearner(g *Gateway) *learner {
-	return &learner{g: g, queue: make(chan *lesson, learnQueue), asked: map[session.ID]time.Time{}}
+	return &learner{g: g, queue: make(chan *lesson, learnQueue), asked: newLately(dueEvery)}
 }
 
 // offer takes an approved exchange. held is, for a late reply, the artifact that the client still holds.
@@ -103,23 +101,8 @@ func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []sealed {
 // that it serves.
 const dueEvery = 10 * time.Second
 
-// maxDue bounds the callers that are remembered.
-const maxDue = 10_000
-
 // due says whether an introspection is to be learned from: for each caller one in a while.
-func (l *learner) due(t *trip) bool {
-	who, now := t.client(), l.g.c.Now()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Sub(l.asked[who]) < dueEvery {
-		return false
-	}
-	if len(l.asked) >= maxDue {
-		clear(l.asked)
-	}
-	l.asked[who] = now
-	return true
-}
+func (l *learner) due(t *trip) bool { return l.asked.due(t.client(), l.g.c.Now()) }
 
 // run seals in the order in which the exchanges ended, while what was sealed before is being kept. What is queued when
 // ctx ends is learned still: a restart must not forget who has just signed in.
@@ -317,7 +300,9 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 		// Only that this family exists, and why it is not played: a refresh keeps the origin of its family.
 		m.Sealed.Record, m.Sealed.Doors = session.NewID(), code
 		for _, a := range artifacts {
-			m.Sealed.Doors = append(m.Sealed.Doors, session.SealedDoor{Kind: a.Kind, Lookup: t.at(a)})
+			if a.Kind != session.AccessToken {
+				m.Sealed.Doors = append(m.Sealed.Doors, session.SealedDoor{Kind: a.Kind, Lookup: t.at(a)})
+			}
 		}
 		return m
 	}
@@ -326,10 +311,7 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 	}
 	var ks []session.ArtifactKeys
 	for _, a := range artifacts {
-		k := session.ArtifactKeys{
-			Kind: a.Kind, Lookup: t.at(a),
-			Key: s.ArtifactKey(a.Kind, v.tenant.Name, v.issuer.ID, client.ID, a.Value, t.key),
-		}
+		k := session.ArtifactKeys{Kind: a.Kind, Lookup: t.at(a), Key: t.opens(a)}
 		if !a.Ends.IsZero() {
 			k.Ends = a.Ends.UnixNano()
 		}

@@ -144,7 +144,7 @@ func (t *trip) message(trigger string) *flow.Play {
 		ID: v.id, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Flow: v.flow.Name(), Client: client,
 		Artifact: session.ArtifactKeys{
 			Kind: t.ask.Artifact.Kind, Lookup: t.place,
-			Key: t.g.c.Seal.ArtifactKey(t.ask.Artifact.Kind, v.tenant.Name, v.issuer.ID, t.doorClient(), t.ask.Artifact.Value, t.doorSecret()),
+			Key: t.opens(t.ask.Artifact),
 		},
 		Scope: t.ask.Scope, Resource: t.ask.Resource, Presented: t.ask.Presented, Params: t.ask.Params,
 		Token: t.token,
@@ -163,20 +163,16 @@ func (t *trip) header(name string) string {
 	return t.v.request.HTTP.Header.Get(name)
 }
 
-// doorClient is the client that a door is bound to: none for access tokens, which any bearer presents.
-func (t *trip) doorClient() string {
-	if t.ask.Artifact.Kind == session.AccessToken {
-		return ""
+// opens is the key of an artifact's door.
+func (t *trip) opens(a flow.Artifact) []byte {
+	client, secret := t.ask.Client.ID, t.key
+	switch a.Kind {
+	case session.AccessToken:
+		client, secret = "", nil // any bearer presents it
+	case session.OwnCode:
+		secret = nil // it was made without; the client is authenticated all the same
 	}
-	return t.ask.Client.ID
-}
-
-// doorSecret is the client's secret where the door needs it.
-func (t *trip) doorSecret() []byte {
-	if k := t.ask.Artifact.Kind; k == session.AccessToken || k == session.OwnCode {
-		return nil // a code was made without it; the client is authenticated all the same
-	}
-	return t.key
+	return t.g.c.Seal.ArtifactKey(a.Kind, t.v.tenant.Name, t.v.issuer.ID, client, a.Value, secret)
 }
 
 func clip(s string, n int) string { return s[:min(len(s), n)] }

@@ -18,7 +18,7 @@ func byItself(k session.Kind) bool { return k == session.ClientSecret || k == se
 func (t *trip) at(a flow.Artifact) session.ID {
 	value := a.Value
 	switch a.Kind {
-	case session.RefreshToken:
+	case session.RefreshToken, session.AccessToken:
 		value = oauth.Canonical(value)
 	case session.ClientSecret:
 		value = session.Joined(string(t.proof.SecretID[:]), value)

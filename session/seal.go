@@ -189,6 +189,11 @@ func (s *Sealer) ArtifactKey(k Kind, tenant, issuer, client, artifact string, se
 	return key
 }
 
+// Told stands for what the primary said of a token (its look-up) to a caller, by client_id; "": to whoever bears it.
+func (s *Sealer) Told(tenant, issuer string, token ID, caller string) ID {
+	return s.Pseudonym("told", tenant, issuer, Joined(string(token[:]), caller))
+}
+
 // SecretKey is the slow derivation of a client secret (Argon2id, 19 MiB, two passes: OWASP's minimum), because secrets
 // can be guessable. It takes tens of milliseconds of a core; callers bound how many run.
 func (s *Sealer) SecretKey(tenant, issuer, client, secret string) []byte {

@@ -104,6 +104,14 @@ func audienceOf(r *session.Record) []byte {
 	return r.AccessToken.Claims.Get("aud")
 }
 
+// ClientOf is the client that an access token says it was issued to, "" where it does not say.
+func ClientOf(t *session.Token) string {
+	if azp := t.Claims.Text("azp"); azp != "" {
+		return azp
+	}
+	return t.Claims.Text("client_id") // RFC 9068, section 2.2
+}
+
 // Answer implements flow.Flow.
 func (Introspection) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if p.Play.Client.ID == "" {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,11 +34,28 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 	}
 	end, bound := ends(o, refreshToken, r.Sent)
 	l := x.record(r, o, grant)
-	l.Artifacts = []flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}
+	l.Artifacts = append([]flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}, answerable(l.Record, o, r.Sent)...)
 	if bound && !l.DPoP && l.Unlearned == "" {
 		l.Unlearned = "cnf"
 	}
 	return l
+}
+
+// answerable is the access token of a reply, where somebody may ask what it is: UserInfo, or, of an opaque one, introspection.
+func answerable(rec *session.Record, o session.Object, sent time.Time) []flow.Artifact {
+	if rec.Opaque == nil && !slices.Contains(rec.Scope, "openid") {
+		return nil
+	}
+	lifetime := seconds(o, "expires_in")
+	if t := rec.AccessToken; t != nil {
+		if exp, ok := t.Claims.Number("exp"); ok {
+			lifetime = exp - sent.Unix()
+		}
+	}
+	if lifetime <= 0 {
+		return nil // nobody said until when
+	}
+	return []flow.Artifact{{Kind: session.AccessToken, Value: o.Text("access_token"), Ends: sent.Add(time.Duration(lifetime) * time.Second)}}
 }
 
 // record reads what every token response has.
