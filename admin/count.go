@@ -99,6 +99,7 @@ func Reason(code string) (text, mend string) {
 		{"request_object", "uses request objects that cannot be read here: encrypted to the primary, or signed by keys that are not known", "sign them, and set `clients: [{id, jwks_file}]`"},
 		{"response_type", "uses a response_type that is not known", "use code"},
 		{"response_mode", "uses a response_mode that is not read here", "use query or form_post"},
+		{"response_audience", "the JWT of the authorization response (JARM) is for somebody else", "report its shape"},
 		{"nonce", "asks for an ID token in the front channel without a nonce", "send a nonce"},
 		{"redirect_uri", "the redirect URI is none that can be compared", "send an absolute redirect_uri without a fragment"},
 		{"authorization_details", "asks for authorization_details, which are not continued", "ask for scopes"},

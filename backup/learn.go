@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"understudy/keys"
 	"understudy/session"
 	"understudy/store"
 )
@@ -52,6 +53,8 @@ type Learned struct {
 	Kept []session.SealedDoor `cbor:"21,keyasint,omitempty"`
 	// Former stand for the browser as it was while other persons were signed in with it: that is over.
 	Former []session.ID `cbor:"22,keyasint,omitempty"`
+	// Responds is the algorithm by which the primary signs authorization responses to this client (JARM); "": it does not.
+	Responds string `cbor:"23,keyasint,omitempty"`
 }
 
 // Outcome says what became of a Learned.
@@ -101,7 +104,20 @@ func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("learn: %w", err)
 	}
+	for i, l := range ls {
+		if l.Responds != "" && out[i].Unlearned == "" {
+			s.responds(l)
+		}
+	}
 	return out, nil
+}
+
+// responds makes the key for authorization responses that are signed, where there is none: few clients ask for them.
+func (s *Service) responds(l *Learned) {
+	f := keys.Fence{Tenant: l.Tenant, Issuer: l.Issuer}
+	if err := s.Keys.Ensure(f, l.Responds, keys.AuthorizationResponse); err != nil {
+		s.Log.Error("no key for authorization responses can be made", "tenant", l.Tenant, "issuer", l.Issuer, "algorithm", l.Responds, "error", err)
+	}
 }
 
 // learning is a batch that knows the doors in it: a sign-in and its first refresh may come together.

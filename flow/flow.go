@@ -227,6 +227,8 @@ type Issued struct {
 const (
 	ClassAccessToken = "access_token"
 	ClassIDToken     = "id_token"
+	// ClassAuthorizationResponse is an authorization response in a JWT (JARM).
+	ClassAuthorizationResponse = "authorization_response"
 )
 
 // Refusal says why the backup gives no answer, in a stable code, and what the client is told.

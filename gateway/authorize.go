@@ -250,7 +250,7 @@ func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *vis
 		return false
 	}
 	ask := v.exchange.Ask()
-	if !silent(ask) || ask.Params["redirect_uri"] == "" {
+	if !silent(ask) || ask.Params["redirect_uri"] == "" || oauth.Signs(ask) {
 		return false
 	}
 	st, err := g.c.Backup.Standing(r.Context(), v.tenant.Name, g.redirectPlace(v, ask))

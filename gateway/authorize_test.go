@@ -25,7 +25,8 @@ type tab struct {
 	browser  *idptest.Browser
 	query    url.Values
 	verifier string
-	secret   string // of the confidential client; "": it is public
+	secret   string         // of the confidential client; "": it is public
+	signed   session.Object // claims and kid of the last response in a JWT
 }
 
 func (r *rig) tab(realm, client, secret string, b *idptest.Browser) *tab {
@@ -35,7 +36,7 @@ func (r *rig) tab(realm, client, secret string, b *idptest.Browser) *tab {
 	return &tab{r.t, r, realm, b, url.Values{
 		"client_id": {client}, "response_type": {"code"}, "scope": {"openid profile email"}, "state": {rand43()[:8]}, "nonce": {rand43()[:9]},
 		"redirect_uri": {callback}, "code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
-	}, v, secret}
+	}, v, secret, nil}
 }
 
 func rand43() string {

@@ -53,6 +53,8 @@ type tied struct {
 	after   holding
 	answer  *oauth.Redirected
 	status  int
+	// received is when the answer came.
+	received time.Time
 }
 
 type expiry struct {
@@ -138,7 +140,7 @@ func (b *browsers) begin(id session.ID, x *begun) bool {
 	if len(w.requests) >= maxBegun {
 		w.requests = w.requests[1:]
 	}
-	w.form = w.form || x.ask.Params["response_mode"] == "form_post"
+	w.form = w.form || oauth.ByForm(x.ask)
 	w.requests = append(w.requests[:len(w.requests):len(w.requests)], x)
 	return true
 }
@@ -339,7 +341,7 @@ func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, afte
 		was := g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, b)
 		g.browsers.replaced(g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, a).Lookup, was)
 	}
-	t := &tied{begun: x, browser: v.browser, after: after, answer: r, status: status}
+	t := &tied{begun: x, browser: v.browser, after: after, answer: r, status: status, received: g.c.Now()}
 	if r.Code == "" {
 		g.learner.add(v.tenant.Name, &lesson{front: t, v: &visit{tenant: v.tenant, issuer: x.issuer, began: v.began}})
 	} else {
@@ -429,6 +431,12 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 	if out.Unlearned == "" {
 		rec.Front, out.Unlearned = x.front(ctx, l, v, &rec)
 	}
+	if out.Unlearned == "" {
+		rec.SignedResponse, out.Unlearned = x.signed(ctx, l, v)
+	}
+	if s := rec.SignedResponse; s != nil {
+		out.Responds = s.Token.Header.Text("alg")
+	}
 	if out.Unlearned != "" {
 		out.Sealed = session.Sealed{Record: session.NewID(), Doors: []session.SealedDoor{{Kind: app.Kind, Lookup: app.Lookup}}}
 		return &out
@@ -468,6 +476,20 @@ func (x *tied) front(ctx context.Context, l *learner, v *visit, rec *session.Rec
 		}
 	}
 	return front, ""
+}
+
+// signed is how the authorization response is signed, as the primary signed it; nil: it was not.
+func (x *tied) signed(ctx context.Context, l *learner, v *visit) (*session.SignedResponse, string) {
+	s, why := x.answer.Signature(v.issuer.ID, x.ask.Client.ID, x.received)
+	switch {
+	case s == nil:
+		return nil, why
+	case l.unsigned(ctx, v, &s.Token) != "":
+		return nil, l.unsigned(ctx, v, &s.Token)
+	case !v.issuer.signed(x.answer.Response, &s.Token):
+		return nil, "unknown_key"
+	}
+	return s, ""
 }
 
 // user is who is signed in with a browser.

@@ -44,6 +44,9 @@ func contradicts(class string, header, claims session.Object) string {
 	case "Refresh", "Offline", "Logout", "Serialized-ID", "InitialAccessToken", "RegistrationAccessToken", "Permission":
 		return "its claims name another type"
 	}
+	if class == AuthorizationResponse && (claims.Has("sub") || claims.Has("nonce")) { // JARM, section 2.1: it says nothing of a person
+		return "it says who signed in"
+	}
 	if claims.Has("events") { // RFC 8417; OpenID Connect Back-Channel Logout, section 2.4
 		return "it carries security events"
 	}

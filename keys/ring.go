@@ -40,7 +40,13 @@ type Fence struct {
 const (
 	AccessToken = "access_token"
 	IDToken     = "id_token"
+	// AuthorizationResponse keys are made when a client is seen to ask for such a response.
+	AuthorizationResponse = "authorization_response"
 )
+
+func known(class string) bool {
+	return class == AccessToken || class == IDToken || class == AuthorizationResponse
+}
 
 // State of a key.
 type State string

@@ -166,7 +166,7 @@ func (r *Ring) Ensure(f Fence, alg string, classes ...string) error {
 	}
 	ctx, now := context.Background(), r.o.Now()
 	for _, class := range classes {
-		if class != AccessToken && class != IDToken {
+		if !known(class) {
 			return fmt.Errorf("%w: token class %.32q", ErrNoKey, class)
 		}
 		if r.keys.Load().current(f, class, alg, now) != nil {

@@ -73,7 +73,7 @@ func (r *Ring) still(s *snapshot, f Fence, k *Key) bool {
 }
 
 func signable(f Fence, class string, header, claims session.Object, now time.Time) (time.Duration, error) {
-	if class != AccessToken && class != IDToken {
+	if !known(class) {
 		return 0, fmt.Errorf("%w: token class %.32q", ErrNoKey, class)
 	}
 	if claims.Text("iss") != f.Issuer || f.Issuer == "" {

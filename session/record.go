@@ -50,6 +50,8 @@ type Record struct {
 	RedirectStatus int `cbor:"18,keyasint,omitempty"`
 	// Front are the tokens of the authorization response; nil: it had none.
 	Front *Front `cbor:"19,keyasint,omitempty"`
+	// SignedResponse is the JWT that the authorization response came in (JARM); nil: it came in none.
+	SignedResponse *SignedResponse `cbor:"21,keyasint,omitempty"`
 	// JKT is the thumbprint of the key to which the access token is bound (RFC 9449); "": to none.
 	JKT string `cbor:"20,keyasint,omitempty"`
 }
@@ -59,6 +61,13 @@ type Front struct {
 	IDToken     *Token `cbor:"0,keyasint,omitempty"`
 	AccessToken *Token `cbor:"1,keyasint,omitempty"`
 	Opaque      *Look  `cbor:"2,keyasint,omitempty"`
+}
+
+// SignedResponse is how an authorization response is signed: as the token, whose claims without a value are another's, for so many
+// seconds.
+type SignedResponse struct {
+	Token    Token `cbor:"0,keyasint"`
+	Lifetime int64 `cbor:"1,keyasint"`
 }
 
 // RecordFormat is the newest Record.Format.

@@ -38,6 +38,10 @@ var responseTypes = map[string]bool{
 	"code token": true, "code id_token token": true, "code token id_token": true,
 }
 
+// responseModes are those whose answers are understood (OAuth 2.0 Multiple Response Type Encoding Practices, section 2.1; OAuth 2.0
+// Form Post Response Mode; JARM, section 2.3).
+var responseModes = []string{"", "query", "fragment", "form_post", "jwt", "query.jwt", "fragment.jwt", "form_post.jwt"}
+
 // responseMode is how the answer to a request is returned: where the request does not say it, in the query, or in the
 // fragment where there are tokens in it.
 func responseMode(ps map[string]string) string {
@@ -48,6 +52,27 @@ func responseMode(ps map[string]string) string {
 		return "query"
 	}
 	return "fragment"
+}
+
+// returned is how the answer to a request comes back, in the query, the fragment or a form, and whether it is a JWT (JARM).
+func returned(ps map[string]string) (how string, signed bool) {
+	how, signed = strings.CutSuffix(responseMode(ps), "jwt")
+	if how = strings.TrimSuffix(how, "."); how != "" {
+		return how, signed
+	}
+	return responseMode(map[string]string{"response_type": ps["response_type"]}), signed
+}
+
+// Signs says whether the answer to a request is a JWT, which nobody but the primary and the backup can make.
+func Signs(ask *flow.Ask) bool {
+	_, signed := returned(ask.Params)
+	return signed
+}
+
+// ByForm says whether the answer to a request comes in a page.
+func ByForm(ask *flow.Ask) bool {
+	how, _ := returned(ask.Params)
+	return how == "form_post"
 }
 
 // Match implements flow.Flow.
@@ -100,11 +125,11 @@ func (x *authorization) unlearned() string {
 		return "request_object"
 	case !responseTypes[f.Get("response_type")]:
 		return "response_type"
-	case !slices.Contains([]string{"", "query", "fragment", "form_post"}, f.Get("response_mode")):
+	case !slices.Contains(responseModes, f.Get("response_mode")):
 		return "response_mode"
 	case strings.Contains(f.Get("response_type"), "id_token") && f.Get("nonce") == "":
 		return "nonce" // OpenID Connect Core, sections 3.2.2.1 and 3.3.2.11
-	case f.Get("response_type") != "code" && f.Get("response_mode") == "query":
+	case f.Get("response_type") != "code" && strings.HasPrefix(f.Get("response_mode"), "query"):
 		return "response_mode" // tokens do not go into a query (OAuth 2.0 Multiple Response Type Encoding Practices, section 5)
 	case err != nil || u.Scheme == "" || u.Fragment != "" || strings.Contains(f.Get("redirect_uri"), "#"):
 		return "redirect_uri"

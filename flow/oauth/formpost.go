@@ -14,7 +14,7 @@ const MaxFormPage = 128 << 10
 // ReadForm reads a page as the answer to an authorization request in OAuth 2.0 Form Post Response Mode, or returns nil where it
 // is none: it posts to another place, or carries another state.
 func ReadForm(page []byte, ask *flow.Ask) *Redirected {
-	if responseMode(ask.Params) != "form_post" || len(page) > MaxFormPage {
+	if !ByForm(ask) || len(page) > MaxFormPage {
 		return nil
 	}
 	var ps [][2]string

@@ -16,6 +16,9 @@ type Redirected struct {
 	Code, IDToken, AccessToken, Error string
 	// Params are its parameters in their order, as JSON strings; the values of those that belong to this response alone are null.
 	Params session.Object
+	// Response is the JWT that it came in, and Signed what that says; "" and nil: it came in none.
+	Response string
+	Signed   *session.Token
 }
 
 const maxRedirectParams = 32
@@ -24,10 +27,10 @@ const maxRedirectParams = 32
 // another place, or carries another state.
 func ReadRedirect(location string, ask *flow.Ask) *Redirected {
 	want, sep := ask.Params["redirect_uri"], "?"
-	switch mode := responseMode(ask.Params); {
-	case mode == "form_post":
+	switch how, _ := returned(ask.Params); {
+	case how == "form_post":
 		return nil
-	case mode == "fragment":
+	case how == "fragment":
 		sep = "#"
 	case strings.Contains(want, "?"):
 		sep = "&"
@@ -52,6 +55,11 @@ func ReadRedirect(location string, ask *flow.Ask) *Redirected {
 
 func redirected(ps [][2]string, ask *flow.Ask) *Redirected {
 	out := &Redirected{}
+	if Signs(ask) {
+		if ps = out.unwrap(ps); ps == nil {
+			return nil
+		}
+	}
 	state := ""
 	for _, p := range ps {
 		if out.Params.Has(p[0]) || len(out.Params) == maxRedirectParams {
@@ -206,7 +214,15 @@ func respond(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if state, ok := ps["state"]; ok && !r.Redirect.Has("state") {
 		out = append(out, [2]string{"state", state})
 	}
-	if responseMode(ps) == "form_post" {
+	how, signed := returned(ps)
+	if signed {
+		jwt, no := signedResponse(p, out)
+		if no != nil {
+			return nil, no
+		}
+		out = [][2]string{{"response", jwt}}
+	}
+	if how == "form_post" {
 		reply.Post = &flow.Post{Action: ps["redirect_uri"], Parameters: out}
 		return reply, nil
 	}
@@ -262,8 +278,8 @@ func frontIDToken(p *flow.Permit, code, accessToken string) (string, *flow.Refus
 // location is the redirect to the application.
 func location(ps map[string]string, params [][2]string) string {
 	at := ps["redirect_uri"]
-	switch {
-	case responseMode(ps) == "fragment":
+	switch how, _ := returned(ps); {
+	case how == "fragment":
 		at += "#"
 	case strings.Contains(at, "?"):
 		at += "&"
@@ -280,7 +296,7 @@ func location(ps map[string]string, params [][2]string) string {
 }
 
 // ErrorResponse tells an application why nobody was signed in (RFC 6749, section 4.1.2.1; OpenID Connect Core, section
-// 3.1.2.6). The caller has made sure that the redirect URI is the client's.
+// 3.1.2.6). The caller has made sure that the redirect URI is the client's, and that the answer is no JWT.
 func ErrorResponse(ask *flow.Ask, issuer, code, description string) *flow.Reply {
 	ps := [][2]string{{"error", code}, {"error_description", description}}
 	if s, ok := ask.Params["state"]; ok {
@@ -290,7 +306,7 @@ func ErrorResponse(ask *flow.Ask, issuer, code, description string) *flow.Reply 
 		ps = append(ps, [2]string{"iss", issuer})
 	}
 	reply := &flow.Reply{Status: http.StatusFound, Header: http.Header{"Cache-Control": {"no-store"}}}
-	if responseMode(ask.Params) == "form_post" {
+	if ByForm(ask) {
 		reply.Status, reply.Post = http.StatusOK, &flow.Post{Action: ask.Params["redirect_uri"], Parameters: ps}
 		return reply
 	}

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"encoding/base64"
 	"net/url"
 	"strings"
 	"testing"
@@ -19,9 +20,16 @@ func authz(query string) *authorization {
 
 const asked = "client_id=app&response_type=code&redirect_uri=https%3A%2F%2Fapp.example%2Fcb&scope=openid&state=s"
 
+// jws is a JWS that nobody signed.
+func jws(claims string) string {
+	b64 := base64.RawURLEncoding.EncodeToString
+	return b64([]byte(`{"alg":"RS256","kid":"k"}`)) + "." + b64([]byte(claims)) + ".AAAA"
+}
+
 // A redirect answers a request only if it leads to the very redirect URI and carries the very state.
 func TestReadRedirect(t *testing.T) {
 	fragment := strings.Replace(asked, "response_type=code", "response_type=id_token&nonce=n", 1)
+	jarm := asked + "&response_mode=jwt"
 	withQuery := strings.Replace(asked, "%2Fcb", "%2Fcb%3Fa%3Db", 1)
 	for _, c := range []struct {
 		rule, asked, location, code string
@@ -39,6 +47,14 @@ func TestReadRedirect(t *testing.T) {
 		{"in the query", fragment, "https://app.example/cb?id_token=x&state=s", ""},
 		{"a broken escape", asked, "https://app.example/cb?code=%zz&state=s", ""},
 		{"nothing", asked, "https://app.example/cb?state=s", ""},
+		{"a JWT", jarm, "https://app.example/cb?response=" + jws(`{"iss":"i","code":"c","iss":"i","state":"s","exp":1}`), "c"},
+		{"a JWT, whose name has two values", jarm, "https://app.example/cb?response=" + jws(`{"code":"c","code":"d","state":"s"}`), ""},
+		{"a JWT for another state", jarm, "https://app.example/cb?response=" + jws(`{"code":"c","state":"x"}`), ""},
+		{"a JWT and something beside it", jarm, "https://app.example/cb?state=s&response=" + jws(`{"code":"c","state":"s"}`), ""},
+		{"a JWT that nobody asked for", asked, "https://app.example/cb?response=" + jws(`{"code":"c","state":"s"}`), ""},
+		{"no JWT where one was asked for", jarm, "https://app.example/cb?code=c&state=s", ""},
+		{"a JWT that is encrypted", jarm, "https://app.example/cb?response=e30.a.b.c.d", ""},
+		{"a JWT, and something behind it", jarm, "https://app.example/cb?response=" + jws(`{"code":"c","state":"s"}{}`), ""},
 		{"to many", asked, "https://app.example/cb?code=c&state=s" + strings.Repeat("&x", 40), ""},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
@@ -107,6 +123,7 @@ func TestCanonical(t *testing.T) {
 func FuzzAuthorizationResponse(f *testing.F) {
 	f.Add(asked, "https://app.example/cb?code=c&state=s", `<form action="https://app.example/cb"><input name="code" value="c"><input name=state value=s></form>`)
 	f.Add(asked+"&response_mode=form_post", "https://app.example/cb#a", `<form action='https://app.example/cb'><input name=code value='&quot;'/><input name=state value=s></form`)
+	f.Add(asked+"&response_mode=query.jwt", "https://app.example/cb?response="+jws(`{"code":"c","state":"s","iss":"i","exp":1,"iss":"i"}`), "")
 	f.Add("response_type=id_token&nonce=n&redirect_uri=a:b&client_id=c", "a:b#id_token=..", "<")
 	f.Fuzz(func(t *testing.T, query, location, page string) {
 		form, err := url.ParseQuery(query)

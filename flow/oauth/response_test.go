@@ -93,7 +93,8 @@ func TestWhatIsLearned(t *testing.T) {
 	if l.Unlearned != "" || l.Interactive || l.Presented == nil || l.Presented.Value != "rt-1" || l.Shape == nil {
 		t.Errorf("lesson %+v", l)
 	}
-	if len(l.Artifacts) != 1 || l.Artifacts[0].Value != rt || !l.Artifacts[0].Ends.Equal(sent.Add(1800*time.Second)) {
+	if len(l.Artifacts) != 2 || l.Artifacts[0].Value != rt || !l.Artifacts[0].Ends.Equal(sent.Add(1800*time.Second)) ||
+		l.Artifacts[1].Kind != session.AccessToken || !l.Artifacts[1].Ends.Equal(sent.Add(300*time.Second)) {
 		t.Errorf("artifacts %+v", l.Artifacts)
 	}
 	if rec.Tenant != "t" || rec.Issuer != issuer || rec.Client != "spa" || rec.Subject != "f3c1a0b2-0000-4000-8000-123456789abc" || rec.SID != "c2lkLXNpZC1zaWQtc2lkLTAx" ||
