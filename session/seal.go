@@ -262,8 +262,11 @@ func SealUnder(key, place, plain []byte) []byte {
 	return gcm(key).Seal(nil, nil, plain, place)
 }
 
-// OpenUnder opens what SealUnder sealed.
+// OpenUnder opens what SealUnder sealed. A key that is none (another process may have sent it) opens nothing.
 func OpenUnder(key, place, sealed []byte) ([]byte, error) {
+	if len(key) != sha256.Size {
+		return nil, fmt.Errorf("%w: a key of %d bytes", ErrSealed, len(key))
+	}
 	b, err := gcm(key).Open(nil, nil, sealed, place)
 	if err != nil {
 		return nil, fmt.Errorf("%w: another artifact or client, or changed bytes", ErrSealed)
