@@ -92,6 +92,9 @@ type Ask struct {
 	Own string
 	// Door is what a browser asks for at an application, exactly; nil: the request is none of a browser's.
 	Door []string
+	// AnyPort is Door for whatever port of the person's own machine the answer goes to (RFC 8252, section 7.3); nil: it goes
+	// elsewhere.
+	AnyPort []string
 	// Params are parameters of the request that the answer depends on.
 	Params map[string]string
 	// Odd says why the request is not a plain one: unknown or repeated parameters, forms or sizes beyond what is approved.

@@ -198,7 +198,11 @@ func (t *trip) present(ctx context.Context) bool {
 		return false
 	}
 	ask := *t.ask
-	ask.Artifact = flow.Artifact{Kind: session.Application, Value: k.Application(ask.Door...)}
+	door := ask.Door
+	if t.g.anyPort(ctx, v, &ask) {
+		door = ask.AnyPort
+	}
+	ask.Artifact = flow.Artifact{Kind: session.Application, Value: k.Application(door...)}
 	t.ask = &ask
 	t.lookup = t.g.c.Seal.Lookup(session.Application, v.tenant.Name, v.issuer.ID, ask.Artifact.Value)
 	t.place = t.lookup

@@ -409,11 +409,8 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 		session.SealedDoor{Kind: session.Browser, Lookup: now.Lookup, Wrapped: wrapped, Ends: now.Ends},
 		session.SealedDoor{Kind: session.RedirectURI, Lookup: g.redirectPlace(v, x.ask)},
 	)
-	value := k.Application(x.ask.Door...)
-	app := session.ArtifactKeys{
-		Kind: session.Application, Lookup: s.Lookup(session.Application, v.tenant.Name, v.issuer.ID, value),
-		Key: s.ArtifactKey(session.Application, v.tenant.Name, v.issuer.ID, x.ask.Client.ID, value, nil),
-	}
+	out.Kept = append(out.Kept, g.ports(ctx, v, x.ask)...)
+	app := g.application(v, x.ask, k.Application(x.ask.Door...))
 	app.Ends = now.Ends
 	if app.Ends == 0 {
 		app.Ends = m.Sent + int64(unknownSession)
@@ -427,6 +424,12 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 		}
 	}
 	out.Presented = app.Lookup
+	apps := []session.ArtifactKeys{app}
+	if x.ask.AnyPort != nil {
+		any := g.application(v, x.ask, k.Application(x.ask.AnyPort...))
+		any.Ends = app.Ends
+		apps, out.Presented = append(apps, any), any.Lookup // the port is another one each time
+	}
 	rec := *le.Record
 	if out.Unlearned == "" {
 		rec.Front, out.Unlearned = x.front(ctx, l, v, &rec)
@@ -438,11 +441,14 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 		out.Responds = s.Token.Header.Text("alg")
 	}
 	if out.Unlearned != "" {
-		out.Sealed = session.Sealed{Record: session.NewID(), Doors: []session.SealedDoor{{Kind: app.Kind, Lookup: app.Lookup}}}
+		out.Sealed = session.Sealed{Record: session.NewID()}
+		for _, a := range apps {
+			out.Sealed.Doors = append(out.Sealed.Doors, session.SealedDoor{Kind: a.Kind, Lookup: a.Lookup})
+		}
 		return &out
 	}
 	rec.Asked, rec.Resource, rec.Redirect, rec.RedirectStatus = x.ask.Scope, x.ask.Resource, x.answer.Params, x.status
-	sealed, err := session.Seal(&rec, app)
+	sealed, err := session.Seal(&rec, apps...)
 	if err != nil {
 		g.Counts.Unlearned(v.tenant.Name, "seal")
 		return nil

@@ -91,7 +91,10 @@ func (Authorization) Match(r *flow.Request) flow.Exchange {
 	}
 	a.Unplayable = x.unlearned()
 	if a.Unplayable == "" {
-		a.Door = x.door()
+		a.Door = x.door(f.Get("redirect_uri"))
+		if uri := withoutPort(f.Get("redirect_uri")); uri != "" {
+			a.AnyPort = x.door(uri)
+		}
 		a.Unplayable = needsPerson(f)
 	}
 	return x
@@ -157,7 +160,7 @@ func needsPerson(f url.Values) string {
 }
 
 // door is what the application asks for: exactly this is what the primary approved, or it is something else.
-func (x *authorization) door() []string {
+func (x *authorization) door(redirectURI string) []string {
 	f := x.r.Form
 	challenge := ""
 	if f.Has("code_challenge") {
@@ -166,7 +169,7 @@ func (x *authorization) door() []string {
 			challenge = "plain" // RFC 7636, section 4.3
 		}
 	}
-	out := []string{f.Get("client_id"), f.Get("redirect_uri"), f.Get("response_type"), responseMode(x.ask.Params), challenge,
+	out := []string{f.Get("client_id"), redirectURI, f.Get("response_type"), responseMode(x.ask.Params), challenge,
 		session.Joined(slices.Sorted(slices.Values(x.ask.Scope))...), session.Joined(slices.Sorted(slices.Values(x.ask.Resource))...)}
 	var rest []string
 	for name, vs := range f {
@@ -186,6 +189,24 @@ func (x *authorization) door() []string {
 		rest = append(rest, "signed")
 	}
 	return append(out, slices.Sorted(slices.Values(rest))...)
+}
+
+// withoutPort is a redirect URI of an application that listens on the person's own machine, at a port that it gets anew each time
+// (RFC 8252, section 7.3), without that; "" where it is none. Its host has no name that something else could answer to.
+func withoutPort(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "http" || u.User != nil || u.Port() == "" {
+		return ""
+	}
+	switch host := strings.TrimSuffix(u.Host, ":"+u.Port()); host {
+	case "127.0.0.1", "[::1]", "localhost":
+		rest, ok := strings.CutPrefix(uri, "http://"+u.Host)
+		if !ok {
+			return ""
+		}
+		return "http://" + host + ":*" + rest
+	}
+	return ""
 }
 
 // Answer implements flow.Flow.

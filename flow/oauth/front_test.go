@@ -97,7 +97,7 @@ func TestDoorOfAnAuthorization(t *testing.T) {
 	}
 	x := authz(asked)
 	x.r.Pushed = true
-	if session.Joined(x.door()...) == was {
+	if session.Joined(x.door("https://app.example/cb")...) == was {
 		t.Error("a pushed request is the same as a link")
 	}
 }
