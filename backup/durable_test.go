@@ -59,9 +59,7 @@ func TestWhatIsAcknowledgedIsDurable(t *testing.T) {
 		"a reuse that is found while playing": {
 			before: func(r *rig) {
 				at := r.now.Add(-30 * time.Minute)
-				r.learn(r.learned("a-1", "", at))
-				r.learn(r.learned("a-2", "a-1", at.Add(time.Minute)))
-				r.refuse("a-1", "invalid_grant") // this primary refuses superseded tokens
+				r.replays(at, "a", "b") // this primary refuses superseded tokens
 				r.learn(r.learned("rt-2", "rt", at))
 			},
 			do: func(t *testing.T, r *rig) error { r.want("rt", "reuse"); return nil },

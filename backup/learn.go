@@ -402,7 +402,7 @@ func (s *Service) learnClient(b *store.Batch, l *Learned, superseded, idle int64
 		}
 	}
 	if superseded != 0 && superseded < l.Sent {
-		return s.rotation(b, l.Tenant, l.Client, "accepts", l.Sent)
+		return s.habit(b, l.Tenant, l.Client, l.Sent, (*session.Habit).Accepts)
 	}
 	if idle > 0 {
 		return s.habit(b, l.Tenant, l.Client, l.Sent, func(h *session.Habit) bool { return h.Accepted(idle) })
@@ -423,14 +423,6 @@ func (s *Service) habit(b *store.Batch, tenant string, client session.ID, at int
 // secretStep is how often it is written down again that a secret was accepted.
 const secretStep = int64(5 * time.Minute)
 
-func (s *Service) rotation(b *store.Batch, tenant string, client session.ID, what string, at int64) error {
-	return s.habit(b, tenant, client, at, func(h *session.Habit) bool {
-		was := h.Rotation
-		h.Rotation = what
-		return was != what
-	})
-}
-
 // Refused is what the gateway tells the backup when the primary refused an artifact or a client.
 type Refused struct {
 	Tenant   string     `cbor:"0,keyasint"`
@@ -444,6 +436,8 @@ type Refused struct {
 	// Once stands for the client assertion that was presented (see [flow.Proof]); the gateway verified it.
 	Once  []byte `cbor:"7,keyasint,omitempty"`
 	Until int64  `cbor:"8,keyasint,omitempty"`
+	// Reused is set where the primary said that a newer artifact has taken the place of this one.
+	Reused bool `cbor:"9,keyasint,omitempty"`
 }
 
 // Marks are what a refusal of an artifact infers about its door.
@@ -456,6 +450,25 @@ func (r *Refused) Marks(grant, sid, subject session.ID) []session.Mark {
 		ms = append(ms, session.Mark{Of: session.OfSession, ID: sid, At: r.Sent, Cause: "refused", Told: true})
 	}
 	return ms
+}
+
+// refusal keeps what a refused refresh token shows of its client's: that those which were superseded are refused, or those which
+// were not used for a while. One that is over for another reason shows neither.
+func (s *Service) refusal(b *store.Batch, r *Refused, d *session.Door) error {
+	if d.Kind != session.RefreshToken || r.Over != 0 {
+		return nil
+	}
+	marks, err := s.Sessions.Blocking(r.Tenant, d)
+	if err != nil || len(marks) > 0 { // it was known to be over
+		return err
+	}
+	switch {
+	case d.Superseded != 0 && d.Superseded < r.Sent && (r.Reused || d.Ends == 0 || r.Sent < d.Ends):
+		return s.habit(b, r.Tenant, d.Client, r.Sent, func(h *session.Habit) bool { return h.Refuses(d.Grant, r.Reused) })
+	case d.Superseded == 0 && d.Ends == 0:
+		return s.habit(b, r.Tenant, d.Client, r.Sent, func(h *session.Habit) bool { return h.Refused(r.Sent - d.Approved) })
+	}
+	return nil
 }
 
 // Refused keeps durably that the primary refused: inferred marks on the grant and what else it said is over
@@ -492,22 +505,8 @@ func (s *Service) Refused(ctx context.Context, r *Refused) error {
 		if err != nil {
 			return err
 		}
-		if d.Superseded != 0 && d.Superseded < r.Sent {
-			if err := s.rotation(&b, r.Tenant, d.Client, "refuses", r.Sent); err != nil {
-				return err
-			}
-		}
-		if d.Superseded == 0 && d.Ends == 0 && d.Kind == session.RefreshToken && r.Over == 0 {
-			marks, err := s.Sessions.Blocking(r.Tenant, d)
-			if err != nil {
-				return err
-			}
-			if len(marks) == 0 { // it was not known to be over
-				err := s.habit(&b, r.Tenant, d.Client, r.Sent, func(h *session.Habit) bool { return h.Refused(r.Sent - d.Approved) })
-				if err != nil {
-					return err
-				}
-			}
+		if err := s.refusal(&b, r, d); err != nil {
+			return err
 		}
 		for _, m := range r.Marks(d.Grant, d.Session, d.Subject) {
 			if err := s.Sessions.PutMark(&b, r.Tenant, m); err != nil {

@@ -3,6 +3,7 @@ package backup_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -245,15 +246,80 @@ func (r *rig) refuseAs(token, code, client string) {
 func TestASupersededTokenThatComesAgainEndsTheGrant(t *testing.T) {
 	r := newRig(t)
 	at := r.now.Add(-time.Hour)
-	// Another grant of the client shows what this primary does.
-	r.learn(r.learned("a-1", "", at))
-	r.learn(r.learned("a-2", "a-1", at.Add(time.Minute)))
-	r.refuse("a-1", "invalid_grant")
+	// Other grants of the client show what this primary does.
+	r.replays(at, "a")
 	r.learn(r.learned("b-1", "", at))
 	r.learn(r.learned("b-2", "b-1", at.Add(time.Minute)))
+	r.want("b-1", "superseded") // of one, something else may have been over
 	r.want("b-2", "")
+	r.replays(at, "c")
 	r.want("b-1", "reuse")
 	r.want("b-2", "revoked")
+}
+
+// replays are superseded tokens that the primary refuses, each of another grant.
+func (r *rig) replays(at time.Time, grants ...string) {
+	r.t.Helper()
+	for _, g := range grants {
+		r.learn(r.learned(g+"-1", "", at))
+		r.learn(r.learned(g+"-2", g+"-1", at.Add(time.Minute)))
+		r.refuse(g+"-1", "invalid_grant")
+	}
+}
+
+// A superseded token that is refused because its session, its user or itself is over says nothing about rotation: where it were
+// taken for that, honest clients that keep their first token would be signed out for good.
+func TestWhatIsNoRotation(t *testing.T) {
+	refuse := func(over session.What, reused bool) func(r *rig, token string) {
+		return func(r *rig, token string) {
+			if err := r.Refused(t.Context(), &backup.Refused{
+				Tenant: tenant, Lookup: r.artifact(token).Lookup, Client: r.Sessions.Seal.Pseudonym("client", tenant, iss, "app"), Error: "invalid_grant",
+				Sent: r.now.UnixNano(), Over: over, Reused: reused,
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	accepts := func(r *rig, at time.Time) { // the primary goes on with a superseded token
+		r.learn(r.learned("x-1", "", at))
+		r.learn(r.learned("x-2", "x-1", at.Add(time.Minute)))
+		r.learn(r.learned("x-3", "x-1", at.Add(2*time.Minute)))
+	}
+	for name, c := range map[string]struct {
+		before func(r *rig, at time.Time)
+		refuse func(r *rig, token string)
+		grants int
+		want   string
+	}{
+		"the session is over": {refuse: refuse(session.OfSession, false), grants: 5, want: "refused_by_primary"},
+		"the user is":         {refuse: refuse(session.OfSubject, false), grants: 5, want: "refused_by_primary"},
+		"the grant was marked before": {refuse: func(r *rig, token string) {
+			r.mark(session.OfSubject, "subject", "alice", false, r.now.Add(-time.Second))
+			refuse(0, false)(r, token)
+		}, grants: 5, want: "refused_by_primary"},
+		"a refusal without a reason":     {refuse: refuse(0, false), grants: 1, want: "superseded"},
+		"two":                            {refuse: refuse(0, false), grants: 2, want: "reuse"},
+		"one that says that it was used": {refuse: refuse(0, true), grants: 1, want: "reuse"},
+		"two, where they are accepted":   {before: accepts, refuse: refuse(0, false), grants: 2, want: ""},
+		"three, where they are":          {before: accepts, refuse: refuse(0, false), grants: 3, want: "reuse"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			at := r.now.Add(-time.Hour)
+			if c.before != nil {
+				c.before(r, at)
+			}
+			for i := range c.grants {
+				g := fmt.Sprint("g", i)
+				r.learn(r.learned(g+"-1", "", at))
+				r.learn(r.learned(g+"-2", g+"-1", at.Add(time.Minute)))
+				c.refuse(r, g+"-1")
+			}
+			r.learn(r.learned("b-1", "", at))
+			r.learn(r.learned("b-2", "b-1", at.Add(time.Minute)))
+			r.want("b-1", c.want)
+		})
+	}
 }
 
 // Where it was seen to accept them, all doors stay open.

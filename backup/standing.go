@@ -20,7 +20,10 @@ type Standing struct {
 	// Told is set where a final mark blocks the grant that the primary knows of.
 	Told      bool               `cbor:"4,keyasint"`
 	Successor *session.Successor `cbor:"5,keyasint,omitempty"`
-	Client    session.ID         `cbor:"6,keyasint"` // to whom it was issued
+	Client    session.ID         `cbor:"6,keyasint"`          // to whom it was issued
+	Subject   session.ID         `cbor:"7,keyasint,omitzero"` // whose it is
+	// Doubted is set where an inferred mark blocks the grant: the primary is known to have refused it, or something like it.
+	Doubted bool `cbor:"8,keyasint,omitempty"`
 }
 
 // Standing looks an artifact up. It opens nothing.
@@ -38,7 +41,7 @@ func (s *Service) Standing(_ context.Context, tenant string, lookup session.ID) 
 	if err != nil {
 		return st, err
 	}
-	st.Known, st.Grant, st.Hash, st.Client = true, d.Grant, d.Hash, d.Client
+	st.Known, st.Grant, st.Hash, st.Client, st.Subject = true, d.Grant, d.Hash, d.Client, d.Subject
 	marks, err := s.Sessions.Blocking(tenant, d)
 	if err != nil {
 		return st, err
@@ -47,6 +50,8 @@ func (s *Service) Standing(_ context.Context, tenant string, lookup session.ID) 
 		if m.Final {
 			st.Revoked = st.Revoked || !m.Told
 			st.Told = st.Told || m.Told
+		} else {
+			st.Doubted = true
 		}
 	}
 	return st, nil

@@ -206,6 +206,16 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 	return t.pass(rule, o, resp)
 }
 
+// overMeanwhile says whether what the primary gives was ended here, of which it could not have heard: before it was asked, or while
+// it answered.
+func (t *trip) overMeanwhile(ctx context.Context, o *outcome) bool {
+	if t.st.Known && t.ask.Subject == "" {
+		st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place)
+		return err == nil && st.Revoked
+	}
+	return t.barred(ctx, o)
+}
+
 // barred says whether what the primary gives comes of a session that was ended here, of which it could not have heard (design,
 // law 3). That is asked before a client has it; where it cannot be, the primary decides.
 func (t *trip) barred(ctx context.Context, o *outcome) bool {
@@ -488,7 +498,7 @@ func (t *trip) may(ctx context.Context, origin health.Origin, probe bool) bool {
 
 // answered learns from the primary's answer, keeps a refusal durably, and passes it on.
 func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*http.Response, error) {
-	if (t.ask.Subject != "" || !t.st.Known) && o.status == http.StatusOK && t.v.endpoint == flow.Token && t.barred(ctx, o) {
+	if o.status == http.StatusOK && t.v.endpoint == flow.Token && t.overMeanwhile(ctx, o) {
 		t.g.note(t.v, "refused", "revoked", "revoked_here")
 		return t.refuse(flow.No("revoked", http.StatusBadRequest, "invalid_grant")), nil
 	}
@@ -505,8 +515,8 @@ func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*
 		}
 		return resp, nil
 	}
-	if t.st.Known && o.object.Text("error") == "invalid_grant" && !t.st.Told {
-		t.monitor.Refused(t.grant)
+	if t.st.Known && o.object.Text("error") == "invalid_grant" && !t.st.Told && !t.st.Doubted {
+		t.monitor.Refused(t.grant, t.st.Subject.String())
 	}
 	if !t.refused(ctx, o) && resp != nil {
 		return t.notKept(), nil
@@ -526,7 +536,7 @@ func (t *trip) refused(ctx context.Context, o *outcome) (kept bool) {
 	}
 	r := &backup.Refused{
 		Tenant: t.v.tenant.Name, Lookup: t.lookup, SecretID: t.proof.SecretID, Error: e, Sent: t.sent.UnixNano(), Client: t.client(),
-		Over: oauth.Over(o.object.Text("error_description")), Once: t.proof.Once, Until: t.proof.Until,
+		Over: oauth.Over(o.object.Text("error_description")), Reused: oauth.Reused(o.object.Text("error_description")), Once: t.proof.Once, Until: t.proof.Until,
 	}
 	err := t.g.c.Backup.Refused(context.WithoutCancel(ctx), r)
 	if err != nil {

@@ -77,7 +77,7 @@ func (t *trip) repeated(ctx context.Context) *http.Response {
 	}
 	// What ended while it waited is not given out again.
 	st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place)
-	if err != nil || st.Revoked || st.Told || t.g.note(t.v, "issued", "repeated", "in_flight") != nil {
+	if err != nil || st.Revoked || st.Told || st.Doubted || t.g.note(t.v, "issued", "repeated", "in_flight") != nil {
 		return nil
 	}
 	return t.reply(s.status, s.header.Clone(), s.body)

@@ -18,6 +18,7 @@ import (
 
 	"understudy/flow"
 	"understudy/flow/oauth"
+	"understudy/health"
 	"understudy/session"
 )
 
@@ -28,8 +29,15 @@ type undelivered struct {
 	dir  string
 	seal *session.Sealer
 
-	mu     sync.Mutex      // guards what follows
-	flying map[string]bool // requests that were sent and whose reply may still come
+	mu     sync.Mutex         // guards what follows
+	flying map[string]bool    // requests that were sent and whose reply may still come
+	failed map[string]backoff // requests that the primary did not answer while it answered others
+}
+
+// backoff is when a request is told again.
+type backoff struct {
+	times int
+	next  time.Time
 }
 
 const (
@@ -37,6 +45,7 @@ const (
 	maxUndelivered = 10_000
 	deliverEvery   = 2 * time.Second
 	deliverTime    = 10 * time.Second
+	maxBackoff     = 10 * time.Minute
 )
 
 // owed is one request that the primary has yet to hear.
@@ -55,7 +64,7 @@ func openUndelivered(dir string, seal *session.Sealer) (*undelivered, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of what the primary has yet to hear: %w", err)
 	}
-	return &undelivered{dir: dir, seal: seal, flying: map[string]bool{}}, nil
+	return &undelivered{dir: dir, seal: seal, flying: map[string]bool{}, failed: map[string]backoff{}}, nil
 }
 
 // names are those of what waits, the oldest first.
@@ -112,12 +121,6 @@ func (u *undelivered) landed(name string, heard bool) error {
 	return os.Remove(filepath.Join(u.dir, name))
 }
 
-func (u *undelivered) isFlying(name string) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.flying[name]
-}
-
 func (u *undelivered) read(name string) (*owed, error) {
 	b, err := os.ReadFile(filepath.Join(u.dir, name))
 	if err != nil {
@@ -127,8 +130,37 @@ func (u *undelivered) read(name string) (*owed, error) {
 	if err != nil {
 		return nil, err
 	}
+	dec, err := cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode() // a header field may hold any bytes
+	if err != nil {
+		return nil, err
+	}
 	var o owed
-	return &o, cbor.Unmarshal(plain, &o)
+	return &o, dec.Unmarshal(plain, &o)
+}
+
+// waits says whether a request is not to be told yet.
+func (u *undelivered) waits(name string, now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.flying[name] || now.Before(u.failed[name].next)
+}
+
+// again puts a request off: others must not wait for it.
+func (u *undelivered) again(name string, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	b := u.failed[name]
+	b.times++
+	b.next = now.Add(min(deliverEvery<<min(b.times, 10), maxBackoff))
+	u.failed[name] = b
+}
+
+// gone forgets a request that was told, or that nobody can be told.
+func (u *undelivered) gone(name string) error {
+	u.mu.Lock()
+	delete(u.failed, name)
+	u.mu.Unlock()
+	return os.Remove(filepath.Join(u.dir, name))
 }
 
 // owe keeps what was ended here for the primary. What it could make nothing of is left out: tokens of the backup's.
@@ -175,7 +207,7 @@ func (g *Gateway) deliver(ctx context.Context, t *Tenant) error {
 			continue
 		}
 		for _, name := range names {
-			if t.undelivered.isFlying(name) {
+			if t.undelivered.waits(name, g.c.Now()) {
 				continue
 			}
 			if !g.deliverOne(ctx, t, name) {
@@ -200,8 +232,13 @@ func (g *Gateway) deliverOne(ctx context.Context, t *Tenant, name string) bool {
 		result = "too_late"
 	default:
 		out, rule := g.tellPrimary(ctx, t, o)
-		if rule != nil {
+		switch {
+		case rule == nil:
+		case rule.Origin == health.Beyond || rule.Origin == health.Ours || t.monitors[flow.Token].Suspect(ctx):
 			return false
+		default: // it is this one that the primary does not answer
+			t.undelivered.again(name, g.c.Now())
+			return true
 		}
 		if !ends(flow.Endpoint(o.Endpoint), out.status, out.header) {
 			result = "refused"
@@ -211,7 +248,7 @@ func (g *Gateway) deliverOne(ctx context.Context, t *Tenant, name string) bool {
 	if result != "delivered" {
 		g.c.Log.Warn("the primary did not carry out a logout; here it holds", "tenant", t.Name, "result", result)
 	}
-	if err := os.Remove(filepath.Join(t.undelivered.dir, name)); err != nil {
+	if err := t.undelivered.gone(name); err != nil {
 		g.c.Log.Error("what the primary has heard cannot be removed", "tenant", t.Name, "error", err)
 		return false
 	}

@@ -115,7 +115,7 @@ func New(c Config) *Monitor {
 		breaker:  circuitbreaker.NewBuilder[any]().WithSuccessThreshold(uint(c.GoodProbes)).Build(),
 		failures: evidence{perRequester: c.Grants, window: c.Window},
 		flights:  flights{row: 1},
-		ramp:     ramp{refused: map[string]struct{}{}, accepted: map[string]struct{}{}},
+		ramp:     ramp{refused: map[string]string{}, accepted: map[string]struct{}{}, counted: map[string]struct{}{}},
 	}
 	if now := c.Now(); !c.LastServed.IsZero() && !c.LastServed.After(now) && now.Sub(c.LastNoted) <= c.MaxAbsence {
 		m.served = c.LastServed

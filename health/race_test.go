@@ -23,7 +23,7 @@ func TestFromAllSidesAtOnce(t *testing.T) {
 					case 1:
 						m.FailureBy(grant, from, Beyond)
 					case 2:
-						m.Refused(grant)
+						m.Refused(grant, from)
 					default:
 						m.Success(grant, done())
 						m.Accepted(grant)

@@ -18,14 +18,17 @@ type ramp struct {
 	failed  int       // ramps in a row that ended in another opening
 	hold    time.Time // no good probe counts before
 
-	halted            bool
-	lastRefused       time.Time
-	refused, accepted map[string]struct{} // grants that came back, since the ramp began or went on
+	halted      bool
+	lastRefused time.Time
+	accepted    map[string]struct{} // grants that came back, since the ramp began or went on
+	refused     map[string]string   // the same, and whose they are
+	counted     map[string]struct{} // grants whose refusal was counted in this ramp
 }
 
 func (r *ramp) begin(now time.Time) {
 	r.on, r.halted, r.step, r.stepped = true, false, 0, now
 	r.forget()
+	clear(r.counted)
 }
 
 func (r *ramp) forget() {
@@ -84,27 +87,48 @@ func (m *Monitor) Accepted(grant string) {
 		r.forget()
 	}
 	r.accepted[grant] = struct{}{}
+	if r.halted && !r.doubtful(m.c) { // they were a few among many
+		r.halted, r.stepped = false, m.c.Now()
+	}
 }
 
-// Refused tells that the primary refused a returning session that it approved before. Where enough of the returning
-// are refused the ramp halts: a primary that was restored from an old copy, or came back with other keys, must not end
-// everybody's session.
-func (m *Monitor) Refused(grant string) {
+// Refused tells that the primary refused a returning session that it approved before, of a person (a stable name; "": not known).
+// Where enough of the returning are refused the ramp halts: a primary that was restored from an old copy, or came back with
+// other keys, must not end everybody's session. Nobody halts it alone: a session counts once, and those of one person are one.
+func (m *Monitor) Refused(grant, person string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := &m.ramp
 	if !r.on {
 		return
 	}
-	if len(r.refused) >= maxReturned {
+	if _, ok := r.counted[grant]; ok {
+		return
+	}
+	if len(r.counted) >= maxReturned {
+		clear(r.counted)
 		r.forget()
 	}
 	delete(r.accepted, grant)
-	r.refused[grant] = struct{}{}
+	r.counted[grant], r.refused[grant] = struct{}{}, person
 	r.lastRefused = m.c.Now()
-	if n := len(r.refused); n >= m.c.Grants && n*100 >= m.c.RefusedShare*(n+len(r.accepted)) {
-		r.halted = true
+	r.halted = r.halted || r.doubtful(m.c)
+}
+
+// doubtful says whether too many of the returning were refused.
+func (r *ramp) doubtful(c Config) bool {
+	n := len(r.refused)
+	if n < c.Grants || n*100 < c.RefusedShare*(n+len(r.accepted)) {
+		return false
 	}
+	persons := map[string]struct{}{}
+	for _, p := range r.refused {
+		persons[p] = struct{}{}
+		if len(persons) >= c.Grants {
+			return true
+		}
+	}
+	return false
 }
 
 // Resume lets a halted ramp go on: an operator says that the refusals are right. It is false where none is halted.

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
@@ -209,16 +210,18 @@ func TestRefusalsHaltTheRamp(t *testing.T) {
 	for _, c := range []struct {
 		rule              string
 		accepted, refused []string
+		person            string // whose the refused are; "": each is another's
 		want              string
 	}{
-		{"three of three refused: halted", nil, grants("r", 3), "halted"},
-		{"two of two refused: too few to say", nil, grants("r", 2), "ramp"},
-		{"one grant refused three times is one", nil, []string{"r", "r", "r"}, "ramp"},
-		{"three of fifteen, a fifth: halted", grants("a", 12), grants("r", 3), "halted"},
-		{"three of sixteen: on", grants("a", 13), grants("r", 3), "ramp"},
-		{"all accepted: on", grants("a", 100), nil, "ramp"},
-		{"one accepted many times is one", slices.Repeat([]string{"a"}, 100), grants("r", 3), "halted"},
-		{"accepted and then refused is refused", grants("g", 13), grants("g", 3), "halted"},
+		{"three of three refused: halted", nil, grants("r", 3), "", "halted"},
+		{"two of two refused: too few to say", nil, grants("r", 2), "", "ramp"},
+		{"one grant refused three times is one", nil, []string{"r", "r", "r"}, "", "ramp"},
+		{"three of fifteen, a fifth: halted", grants("a", 12), grants("r", 3), "", "halted"},
+		{"three of sixteen: on", grants("a", 13), grants("r", 3), "", "ramp"},
+		{"all accepted: on", grants("a", 100), nil, "", "ramp"},
+		{"one accepted many times is one", slices.Repeat([]string{"a"}, 100), grants("r", 3), "", "halted"},
+		{"accepted and then refused is refused", grants("g", 13), grants("g", 3), "", "halted"},
+		{"of one person: on", nil, grants("r", 50), "alice", "ramp"},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			with(t, Config{}, func(t *testing.T, m *Monitor, p *primary) {
@@ -229,7 +232,7 @@ func TestRefusalsHaltTheRamp(t *testing.T) {
 					m.Accepted(g)
 				}
 				for _, g := range c.refused {
-					m.Refused(g)
+					m.Refused(g, cmp.Or(c.person, g))
 				}
 				want(t, m, c.want)
 			})
@@ -240,7 +243,7 @@ func TestRefusalsHaltTheRamp(t *testing.T) {
 		p.set(nil, false)
 		until(t, m, "ramp")
 		for _, g := range grants("r", 3) {
-			m.Refused(g)
+			m.Refused(g, g)
 		}
 	}
 	t.Run("halted: the share stays, and it is an alarm", func(t *testing.T) {
@@ -262,13 +265,43 @@ func TestRefusalsHaltTheRamp(t *testing.T) {
 			halted(t, m, p)
 			for i := range 10 {
 				time.Sleep(20 * time.Second)
-				m.Refused(fmt.Sprint("more", i))
+				m.Refused(fmt.Sprint("more", i), fmt.Sprint("person", i))
 			}
 			want(t, m, "halted")
 			if d := until(t, m, "ramp"); d < 29*time.Second || d > 32*time.Second {
 				t.Errorf("on after %v", d)
 			}
 			until(t, m, "closed")
+		})
+	})
+	t.Run("the same refusals again do not keep it halted", func(t *testing.T) {
+		with(t, Config{}, func(t *testing.T, m *Monitor, p *primary) {
+			halted(t, m, p)
+			for range 3 {
+				time.Sleep(9 * time.Second)
+				for _, g := range grants("r", 3) {
+					m.Refused(g, g)
+				}
+			}
+			want(t, m, "halted")
+			if d := until(t, m, "ramp"); d > 5*time.Second {
+				t.Errorf("on after %v more", d)
+			}
+			for _, g := range grants("r", 3) {
+				m.Refused(g, g)
+			}
+			want(t, m, "ramp")
+		})
+	})
+	t.Run("enough that are accepted let it go on", func(t *testing.T) {
+		with(t, Config{}, func(t *testing.T, m *Monitor, p *primary) {
+			halted(t, m, p)
+			for _, g := range grants("a", 12) {
+				m.Accepted(g)
+			}
+			want(t, m, "halted")
+			m.Accepted("one more")
+			want(t, m, "ramp")
 		})
 	})
 	t.Run("an operator lets it go on, and refusals halt it again", func(t *testing.T) {
@@ -281,10 +314,10 @@ func TestRefusalsHaltTheRamp(t *testing.T) {
 				t.Error("not resumed")
 			}
 			want(t, m, "ramp")
-			m.Refused("r0")
-			m.Refused("r1")
+			m.Refused("s0", "a")
+			m.Refused("s1", "b")
 			want(t, m, "ramp")
-			m.Refused("r2")
+			m.Refused("s2", "c")
 			want(t, m, "halted")
 		})
 	})
@@ -302,12 +335,12 @@ func TestRefusalsHaltTheRamp(t *testing.T) {
 	t.Run("outside a ramp refusals are daily business", func(t *testing.T) {
 		with(t, Config{}, func(t *testing.T, m *Monitor, p *primary) {
 			for _, g := range grants("r", 100) {
-				m.Refused(g)
+				m.Refused(g, g)
 			}
 			want(t, m, "closed")
 			away(t, m, p)
 			for _, g := range grants("r", 100) {
-				m.Refused(g)
+				m.Refused(g, g)
 			}
 			p.set(nil, false)
 			until(t, m, "ramp")

@@ -16,7 +16,9 @@ type Habit struct {
 	// Rotation is what the primary was seen to do with a superseded refresh token: "refuses", "accepts", or "" while
 	// not known.
 	Rotation string `cbor:"1,keyasint,omitempty"`
-	At       int64  `cbor:"2,keyasint"` // Unix nanoseconds
+	// Superseded are grants of which the primary refused a superseded refresh token since it last accepted one, without saying why.
+	Superseded []ID  `cbor:"8,keyasint,omitempty"`
+	At         int64 `cbor:"2,keyasint"` // Unix nanoseconds
 
 	// Of a client whose refresh tokens end when they are not used for a while, and do not say when: for how long the primary
 	// was seen to accept one that was not used (nanoseconds), and what refusals beyond that say of the end.
@@ -27,6 +29,32 @@ type Habit struct {
 	NotBefore int64 `cbor:"3,keyasint,omitempty"`
 	Client    ID    `cbor:"4,keyasint,omitzero"`
 	Subject   ID    `cbor:"5,keyasint,omitzero"`
+}
+
+// How many grants must be refused for that to be taken for rotation, because of each of them something else could be over: where
+// nothing is known, and where the primary was seen to accept such tokens.
+const rotationProofs, rotationDisproofs = 2, 3
+
+// Accepts notes that the primary went on with a superseded refresh token. It is false where that is nothing new.
+func (h *Habit) Accepts() bool {
+	if h.Rotation == "accepts" && h.Superseded == nil {
+		return false
+	}
+	h.Rotation, h.Superseded = "accepts", nil
+	return true
+}
+
+// Refuses notes that the primary refused a superseded refresh token of a grant; sure, that it said that this is why. It is false
+// where that is nothing new.
+func (h *Habit) Refuses(grant ID, sure bool) bool {
+	if h.Rotation == "refuses" || !sure && slices.Contains(h.Superseded, grant) {
+		return false
+	}
+	h.Superseded = append(slices.Clone(h.Superseded), grant)
+	if n := len(h.Superseded); sure || n >= rotationDisproofs || n >= rotationProofs && h.Rotation == "" {
+		h.Rotation, h.Superseded = "refuses", nil
+	}
+	return true
 }
 
 // idleProofs is how many refusals it takes to believe that they were about idleness.
