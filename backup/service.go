@@ -182,8 +182,11 @@ func (s *Service) client(ctx context.Context, a *attempt) *flow.Refusal {
 		}
 		return nil
 	}
-	if d.ClientAuth == "private_key_jwt" {
+	switch d.ClientAuth {
+	case "private_key_jwt", "client_secret_jwt":
 		return s.assertion(ctx, a)
+	case "tls_client_auth", "self_signed_tls_client_auth":
+		return s.certificate(a)
 	}
 	return s.secret(a, d.Client)
 }
@@ -193,7 +196,7 @@ func (s *Service) client(ctx context.Context, a *attempt) *flow.Refusal {
 func (s *Service) assertion(ctx context.Context, a *attempt) *flow.Refusal {
 	p := a.play.Client
 	switch {
-	case p.Method != "private_key_jwt":
+	case p.Method != a.door.ClientAuth:
 		return flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
 	case len(p.Once) == 0:
 		return flow.NotNow("assertion_refused") // the primary might be less strict
@@ -368,6 +371,9 @@ func (s *Service) open(ctx context.Context, a *attempt) *flow.Refusal {
 		return flow.NotNow("record_mismatch")
 	}
 	a.record, a.data = r, data
+	if no := bound(a); no != nil {
+		return no
+	}
 	return s.possession(ctx, a)
 }
 

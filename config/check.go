@@ -245,6 +245,7 @@ func (k *checker) tenants(c *Config) {
 				k.bad(pp, "this trusts everybody's X-Forwarded-For: name the proxies' own addresses")
 			}
 		}
+		k.certificates(t, at)
 		for j, c := range t.SessionCookies {
 			if !cookieToken.MatchString(c) {
 				k.bad(fmt.Sprintf("%s.session_cookies[%d]", at, j), "%.64q is no name of a cookie", c)
@@ -257,6 +258,29 @@ func (k *checker) tenants(c *Config) {
 			k.bad(at+".shadow_percent", "it must be from 0 to 100")
 		}
 		k.health(&t.Health, at+".health")
+	}
+}
+
+// certificates checks where client certificates come from and go to.
+func (k *checker) certificates(t *Tenant, at string) {
+	c := &t.ClientCertificates
+	if *c == (ClientCertificates{}) {
+		return
+	}
+	at += ".client_certificates"
+	if c.PrimaryFormat != "" {
+		k.oneOf(at+".primary_format", c.PrimaryFormat, "nginx", "rfc9440")
+	}
+	if c.ProxyFormat != "" {
+		k.oneOf(at+".proxy_format", c.ProxyFormat, "nginx", "envoy", "rfc9440")
+	}
+	switch {
+	case !cookieToken.MatchString(c.PrimaryHeader):
+		k.bad(at+".primary_header", "it names no header: give the one in which the primary reads the client's certificate, for example Client-Cert")
+	case c.ProxyHeader != "" && !cookieToken.MatchString(c.ProxyHeader):
+		k.bad(at+".proxy_header", "%.64q is no name of a header", c.ProxyHeader)
+	case c.ProxyHeader != "" && len(t.TrustedProxies) == 0:
+		k.bad(at+".proxy_header", "nobody is trusted to write it: name the proxies in trusted_proxies")
 	}
 }
 

@@ -68,6 +68,10 @@ type Listener struct {
 	// plain HTTP.
 	TLS Certificate `yaml:"tls"`
 
+	// Ask clients for a certificate (mutual TLS, RFC 8705); a tenant's `client_certificates` says what becomes of it. Browsers ask
+	// their users, so give such clients an address of their own. Default: false.
+	AskCertificate bool `yaml:"ask_certificate"`
+
 	// Plain HTTP on an address that is not loopback: only where something in front ends TLS, and nobody else can reach
 	// this port. Default: false.
 	AllowPlain bool `yaml:"allow_plain"`
@@ -194,6 +198,9 @@ type Tenant struct {
 	// What is known of clients beside what is learned. Default: nothing.
 	Clients []Client `yaml:"clients"`
 
+	// Certificates with which clients prove themselves, or to which tokens are bound (RFC 8705). Default: none are taken.
+	ClientCertificates ClientCertificates `yaml:"client_certificates"`
+
 	// Names of the cookies that carry the primary's sessions. Browsers go on being signed in while the primary is away by what
 	// they hold: these cookies together with one of the gateway's own. Default: those of Keycloak, oidc-provider, SimpleSAMLphp,
 	// LemonLDAP::NG, Hydra, Dex, Shibboleth and ADFS. An empty list continues no browser.
@@ -211,8 +218,39 @@ type Client struct {
 	ID string `yaml:"id"`
 
 	// File with its registered public keys, a JWK Set (RFC 7517): a client that proves itself with `private_key_jwt` is not
-	// protected without.
+	// protected without them. With `self_signed_tls_client_auth` they name its certificates; without them, the one is taken that
+	// the primary took.
 	JWKSFile string `yaml:"jwks_file"`
+
+	// URL of its registered public keys instead, as the primary knows it: `https`, or `http` on loopback. Redirects are not
+	// followed. The last good answer is kept in the data directory, for when neither the client nor the primary is there.
+	JWKSURI string `yaml:"jwks_uri"`
+
+	// File with its secret, where it signs its assertions with that: a client that proves itself with `client_secret_jwt` is not
+	// protected without. One line break at the end is no part of it; readable only by this program.
+	SecretFile string `yaml:"secret_file"`
+}
+
+// ClientCertificates says where the certificates of clients come from, and how the primary gets them. TLS ends here: the primary
+// sees a certificate only in a header, and nobody but this gateway may be able to reach it there.
+type ClientCertificates struct {
+	// Certificates of the authorities that vouch for the clients' certificates (PEM). One for which none of them does is not
+	// handed on, unless a client registered it (`clients`). Default: they are taken as they come, and the primary judges; then a
+	// renewed certificate is known only when the primary has taken it.
+	CAFile string `yaml:"ca_file"`
+
+	// Header in which the `trusted_proxies` forward a client's certificate. From anybody else it is dropped. Default: none do.
+	ProxyHeader string `yaml:"proxy_header"`
+
+	// How they write it: `nginx` (percent-encoded PEM, `$ssl_client_escaped_cert`), `envoy` (`X-Forwarded-Client-Cert` with its
+	// `Cert`, as the nearest proxy saw it) or `rfc9440`. Default: `rfc9440`.
+	ProxyFormat string `yaml:"proxy_format"`
+
+	// Header in which the primary reads it, for example `Client-Cert`. Required: without, the primary sees none.
+	PrimaryHeader string `yaml:"primary_header"`
+
+	// How the primary reads it: `nginx` or `rfc9440`. Default: `rfc9440`.
+	PrimaryFormat string `yaml:"primary_format"`
 }
 
 // Upstream is where the primary really is.

@@ -64,6 +64,18 @@ type Request struct {
 	// Pushed is set where an authorization request was pushed by its client (RFC 9126), Signed where its client signed it (RFC
 	// 9101): Form is what it said there.
 	Pushed, Signed bool
+	// Certificate came with the request; zero: none did.
+	Certificate Certificate
+}
+
+// Certificate is a client certificate whose key the client has shown to hold (RFC 8705).
+type Certificate struct {
+	// Method is how its client authenticates where it shows nothing else: tls_client_auth or self_signed_tls_client_auth.
+	Method     string
+	Thumbprint string // x5t#S256
+	// Unusable is set where one came that nobody vouches for, or that is not valid now: what the primary makes of it does not
+	// show.
+	Unusable bool
 }
 
 // Response is a buffered successful reply of the primary.
@@ -104,12 +116,19 @@ type Ask struct {
 // Credentials is a client authentication as presented.
 type Credentials struct {
 	ID     string
-	Method string // RFC 7591 token_endpoint_auth_method: "none", "client_secret_basic", "client_secret_post", "private_key_jwt"
+	Method string // RFC 7591 token_endpoint_auth_method: "none", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", …
 	Secret string
 	// Assertion is a client assertion (RFC 7523, section 2.2); nobody has verified it.
 	Assertion string
 	// DPoP is set where a proof of possession comes with the request (RFC 9449); nobody has verified it.
 	DPoP bool
+	// Certificate is the x5t#S256 of the client certificate that came with the request (RFC 8705); "": none.
+	Certificate string
+}
+
+// Certified says whether a certificate is all that the client proves itself with.
+func (c Credentials) Certified() bool {
+	return c.Method == "tls_client_auth" || c.Method == "self_signed_tls_client_auth"
 }
 
 // Artifact is something that a client holds.
@@ -165,7 +184,7 @@ type Play struct {
 type Proof struct {
 	ID       string     `cbor:"0,keyasint"`
 	Method   string     `cbor:"1,keyasint"`
-	SecretID session.ID `cbor:"2,keyasint"` // of the secret, or of the key that signed the assertion; zero for a public client
+	SecretID session.ID `cbor:"2,keyasint"` // of the secret, the key that signed the assertion, or the certificate; zero for a public client
 	// Vouched is set where the primary has just authenticated the client.
 	Vouched bool `cbor:"3,keyasint,omitempty"`
 	// Once stands for an assertion that the client's registered key signed and that may be used once until Until (Unix
@@ -177,6 +196,8 @@ type Proof struct {
 	JKT            string `cbor:"6,keyasint,omitempty"`
 	Possessed      []byte `cbor:"7,keyasint,omitempty"`
 	PossessedUntil int64  `cbor:"8,keyasint,omitempty"`
+	// Certificate is the x5t#S256 of the client certificate whose key the client has shown to hold (RFC 8705); "": none.
+	Certificate string `cbor:"9,keyasint,omitempty"`
 }
 
 // Permit is what a flow answers from. Only backup makes one, after every check has passed.

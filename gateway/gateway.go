@@ -118,6 +118,9 @@ func New(c Config) (*Gateway, error) {
 		if t.undelivered, err = openUndelivered(filepath.Join(c.DataDir, "metadata", "undelivered", url.PathEscape(t.Name)), c.Seal); err != nil {
 			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
 		}
+		if t.fetched, err = openFetchedKeys(filepath.Join(c.DataDir, "metadata", "clientkeys", url.PathEscape(t.Name)), t.ClientKeyURIs, c); err != nil {
+			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
+		}
 		hc := t.Health
 		hc.Now, hc.Probe = c.Now, t.probe
 		token := health.New(hc)
@@ -145,6 +148,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, t := range g.c.Tenants {
 		eg.Go(func() error { return t.meta.run(ctx) })
 		eg.Go(func() error { return t.origins.run(ctx, g.c.Log) })
+		for _, f := range t.fetched {
+			eg.Go(func() error { return f.run(ctx) })
+		}
 		eg.Go(func() error { return g.deliver(ctx, t) })
 		for _, m := range t.monitors {
 			eg.Go(func() error { return m.Run(ctx) })
@@ -191,6 +197,8 @@ type visit struct {
 	charset  bool          // they may be in a character set in which ASCII is not ASCII
 	refusal  *flow.Refusal // the backup's, where it was asked: it is not asked again for the same request
 
+	certificate shown // of the client
+
 	path    string // of the request
 	cookie  string // name of the gateway's cookie; "": none can be set
 	browser string // its value; "": the browser has none
@@ -229,6 +237,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	v := &visit{tenant: t, began: g.c.Now(), endpoint: flow.Other}
 	v.origin = g.client(t, r)
+	v.certificate = t.certificate(r, v.began)
 	v.path = r.URL.Path
 	v.findBrowser(r)
 	v.find(r)
@@ -317,19 +326,7 @@ func (g *Gateway) client(t *Tenant, r *http.Request) (from origin) {
 		return from
 	}
 	from.address = host
-	trusted := func(s string) bool {
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return false
-		}
-		for _, p := range t.Trusted {
-			if p.Contains(a.Unmap()) {
-				return true
-			}
-		}
-		return false
-	}
-	if !trusted(host) {
+	if !t.trusts(host) {
 		return from
 	}
 	if p := r.Header.Get("X-Forwarded-Proto"); p == "https" || p == "http" {
@@ -349,7 +346,7 @@ func (g *Gateway) client(t *Tenant, r *http.Request) (from origin) {
 			break
 		}
 		from.address = a
-		if !trusted(a) {
+		if !t.trusts(a) {
 			break
 		}
 	}
@@ -367,6 +364,7 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 	}
 	v.tenant.forwarded(p.Out, v.origin)
 	withoutOurs(p.Out.Header)
+	v.handOn(p.Out.Header)
 	if p.Out.Body == nil || p.Out.Body == http.NoBody {
 		unrepeatable(p.Out)
 	}

@@ -241,6 +241,8 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 	switch {
 	case client.Assertion != "" && !t.prove(ctx) && why == "":
 		why = "client_assertion"
+	case client.Certified() && !t.prove(ctx) && why == "":
+		why = "client_certificate"
 	case client.Secret != "" && !t.prove(ctx) && why == "":
 		why = "client_proof"
 	}

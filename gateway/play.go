@@ -16,7 +16,10 @@ import (
 // prove derives the client authentication. It is false where too many were tried.
 func (t *trip) prove(ctx context.Context) bool {
 	if t.ask.Client.Assertion != "" {
-		return t.assert()
+		return t.assert(ctx)
+	}
+	if t.ask.Client.Certified() {
+		return t.certify()
 	}
 	t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method, Vouched: t.vouched}
 	if t.ask.Client.Secret == "" || t.vouched {
@@ -85,7 +88,7 @@ func (t *trip) playNow(ctx context.Context, trigger string) played {
 		return played{t.refuse(no), no}
 	}
 	// A stranger's secret is not worth the work: the backup refuses for the artifact.
-	if !t.proven() && t.ask.Client.Assertion == "" && t.owns(ctx) && !t.prove(ctx) {
+	if !t.proven() && t.ask.Client.Secret != "" && t.owns(ctx) && !t.prove(ctx) {
 		return t.limited(trigger)
 	}
 	p := t.message(trigger)
@@ -140,6 +143,7 @@ func (t *trip) message(trigger string) *flow.Play {
 	if p := t.possession; p != nil {
 		client.JKT, client.Possessed, client.PossessedUntil = p.Thumbprint, p.Once.Key, p.Once.Until.UnixNano()
 	}
+	client.Certificate = v.certificate.asked().Thumbprint
 	return &flow.Play{
 		ID: v.id, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Flow: v.flow.Name(), Client: client,
 		Artifact: session.ArtifactKeys{

@@ -26,7 +26,7 @@ func (g *Gateway) wholeRequest(ctx context.Context, v *visit, r *flow.Request) {
 		r.Form, r.Pushed = form, true
 	}
 	object := r.Form.Get("request")
-	keys := v.tenant.ClientKeys[client]
+	keys := v.tenant.keysOf(client)
 	if object == "" || keys == nil || len(r.Form["request"]) > 1 {
 		return
 	}

@@ -85,7 +85,7 @@ func (t *trip) tokenOver(ctx context.Context) bool {
 	}
 	at := t.at(t.ask.Artifact)
 	if tok, err := oauth.ParseJWT(t.ask.Artifact.Value); err == nil {
-		if !t.says(tok) || !oauth.Lives(tok, t.g.c.Now()) || tok.Claims.Has("cnf") && t.v.endpoint == flow.UserInfo && t.possession == nil {
+		if !t.says(tok) || !oauth.Lives(tok, t.g.c.Now()) || t.v.endpoint == flow.UserInfo && !t.bears(tok) {
 			return true
 		}
 	} else if st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, at); err != nil || !st.Known {

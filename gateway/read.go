@@ -41,6 +41,7 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request, v *visit) bool {
 	v.id = requestID()
 	v.request = &flow.Request{
 		HTTP: r, Body: body, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address,
+		Certificate: v.certificate.asked(),
 	}
 	v.readForm()
 	if v.charset {

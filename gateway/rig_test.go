@@ -99,11 +99,17 @@ func newRig(t *testing.T, primary string, change ...func(*gateway.Tenant)) *rig 
 		for _, c := range change {
 			c(tenant)
 		}
+		listen, listeners := host, []serve.Listener(nil)
+		if tenant.Scheme == "https" {
+			a := must(idptest.NewAuthority(filepath.Join(r.dir, "tls")))
+			listen, listeners = "", []serve.Listener{{Address: host, CertFile: a.CertFile, KeyFile: a.KeyFile, AskCertificate: true}}
+			r.url = "https://" + host
+		}
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() {
 			done <- serve.Run(ctx, serve.Options{
-				Listen: host, Tenants: []*gateway.Tenant{tenant}, DataDir: r.dir, SealingKey: key,
+				Listen: listen, Listeners: listeners, Tenants: []*gateway.Tenant{tenant}, DataDir: r.dir, SealingKey: key,
 				Log: slog.New(slog.NewTextHandler(r, nil)),
 				Hooks: serve.Hooks{
 					KV:     func(kv store.KV) store.KV { return disk{kv, &r.full} },
@@ -118,7 +124,7 @@ func newRig(t *testing.T, primary string, change ...func(*gateway.Tenant)) *rig 
 			}
 		})
 		for range 500 {
-			if resp, err := http.Get(r.url + "/.understudy/health"); err == nil {
+			if resp, err := strangers().Get(r.url + "/.understudy/health"); err == nil {
 				resp.Body.Close()
 				return
 			}

@@ -41,6 +41,7 @@ func (t *trip) fingerprint() [sha256.Size]byte {
 			h.Write(c.Raw)
 		}
 	}
+	io.WriteString(h, r.Certificate.Thumbprint)
 	h.Write([]byte{0})
 	h.Write(r.Body)
 	return [sha256.Size]byte(h.Sum(nil))

@@ -43,6 +43,12 @@ type Tenant struct {
 
 	// ClientKeys are the registered keys of clients that prove themselves with private_key_jwt, by client_id.
 	ClientKeys map[string]*proof.ClientKeys
+	// ClientKeyURIs are the URLs where clients have their keys instead (jwks_uri), by client_id.
+	ClientKeyURIs map[string]string
+	// ClientSecrets are the secrets with which clients sign their assertions (client_secret_jwt), by client_id.
+	ClientSecrets map[string]proof.Secret
+	// Certificates says where client certificates come from and where they go to; nil: they are not taken.
+	Certificates *Certificates
 
 	// SessionCookies are the names of the cookies that carry the primary's sessions; nil: those of well-known primaries; empty:
 	// browsers are not continued.
@@ -59,6 +65,7 @@ type Tenant struct {
 	meta        *metadata
 	origins     *origins
 	undelivered *undelivered
+	fetched     map[string]*fetchedKeys // by client_id
 	monitors    map[flow.Endpoint]*health.Monitor
 	pages       chan struct{} // requests in flight that are passed through
 	others      chan struct{} // those at protocol endpoints, whose bodies are here, without a session that is known
@@ -66,6 +73,15 @@ type Tenant struct {
 	alone       chan struct{} // exchanges of strangers that go on without their clients
 	reading     *readers
 	shadows     *rate.Limiter
+}
+
+// trusts says whether an address is a trusted proxy's.
+func (t *Tenant) trusts(s string) bool {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(t.Trusted, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
 func (t *Tenant) publicHost(h string) bool {

@@ -87,7 +87,8 @@ func installKeycloak(ctx context.Context) error {
 	if err := os.Rename(filepath.Join(dir, "keycloak-"+keycloakVersion), home); err != nil {
 		return err
 	}
-	if err := run(ctx, dir, nil, filepath.Join(home, "bin", "kc.sh"), "build", "--db=dev-file", "--health-enabled=true", "--metrics-enabled=true"); err != nil {
+	if err := run(ctx, dir, nil, filepath.Join(home, "bin", "kc.sh"), "build", "--db=dev-file", "--health-enabled=true", "--metrics-enabled=true",
+		"--spi-x509cert-lookup--provider=rfc9440"); err != nil {
 		return fmt.Errorf("build Keycloak: %w", err)
 	}
 	cert, err := clientCertificate(filepath.Join(dir, "jwtc.key"))
@@ -139,7 +140,7 @@ func installKeycloak(ctx context.Context) error {
 // keycloakRecipe changes when what is installed would be another: version, realms, or this program.
 func keycloakRecipe() (string, error) {
 	h := sha256.New()
-	io.WriteString(h, "3 "+keycloakSum)
+	io.WriteString(h, "4 "+keycloakSum)
 	realms, err := filepath.Glob(filepath.Join(Root(), "idptest", "realms", "*-realm.json"))
 	if err != nil || len(realms) == 0 {
 		return "", fmt.Errorf("no realm files: %w", err)

@@ -19,6 +19,7 @@ import (
 type Listener struct {
 	Address           string
 	CertFile, KeyFile string
+	AskCertificate    bool // clients are asked for theirs; who looks at it verifies it
 }
 
 const (
@@ -78,6 +79,8 @@ func (ls *listeners) apply(want []Listener) (err error) {
 			fresh, next[w.Address] = append(fresh, l), l
 		case (old.cert == nil) != (w.CertFile == ""):
 			return fmt.Errorf("listener %s changes between plain HTTP and TLS: that needs a restart", w.Address)
+		case old.l.AskCertificate != w.AskCertificate:
+			return fmt.Errorf("listener %s changes whether it asks for client certificates: that needs a restart", w.Address)
 		default:
 			next[w.Address] = old
 			if old.cert != nil {
@@ -167,6 +170,9 @@ func (ls *listeners) serve(l *listening) {
 	var err error
 	if l.cert != nil {
 		l.srv.TLSConfig = l.cert.config()
+		if l.l.AskCertificate {
+			l.srv.TLSConfig.ClientAuth = tls.RequestClientCert // each tenant has authorities of its own
+		}
 		err = l.srv.ServeTLS(l.ln, "", "")
 	} else {
 		err = l.srv.Serve(l.ln)

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -28,7 +29,7 @@ func Resolve(c *config.Config, s *config.Source) (Options, error) {
 		},
 	}
 	for _, l := range c.Listeners {
-		o.Listeners = append(o.Listeners, Listener{l.Address, l.TLS.CertFile, l.TLS.KeyFile})
+		o.Listeners = append(o.Listeners, Listener{l.Address, l.TLS.CertFile, l.TLS.KeyFile, l.AskCertificate})
 	}
 	print := sha256.New()
 	fmt.Fprintf(print, "%q", c.HealthPath)
@@ -75,6 +76,11 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 	if err != nil {
 		return nil, nil, err
 	}
+	more, err := clientCertificates(s, at+".client_certificates", &c.ClientCertificates, t)
+	if err != nil {
+		return nil, nil, err
+	}
+	files = append(files, more...)
 	if u.Scheme != "https" {
 		return t, files, nil
 	}
@@ -105,17 +111,44 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 
 // clientKeys reads the registered keys of clients, and returns the files' contents.
 func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant) (files []byte, err error) {
-	t.ClientKeys = map[string]*proof.ClientKeys{}
+	t.ClientKeys, t.ClientSecrets, t.ClientKeyURIs = map[string]*proof.ClientKeys{}, map[string]proof.Secret{}, map[string]string{}
+	seen := map[string]bool{}
 	for i, client := range c.Clients {
 		at := fmt.Sprintf("%s.clients[%d]", at, i)
 		if client.ID == "" {
 			return nil, s.Problem(at+".id", "it names no client: give its client_id")
 		}
-		if t.ClientKeys[client.ID] != nil {
+		if seen[client.ID] {
 			return nil, s.Problem(at+".id", "the client %s stands here twice", client.ID)
 		}
+		seen[client.ID] = true
+		switch {
+		case client.JWKSFile == "" && client.JWKSURI == "" && client.SecretFile == "":
+			return nil, s.Problem(at+".jwks_file", "nothing is known of it: give its public keys as a JWK Set (or jwks_uri, or secret_file)")
+		case client.JWKSFile != "" && client.JWKSURI != "":
+			return nil, s.Problem(at+".jwks_uri", "the client has jwks_file too: remove one of the two")
+		}
+		if client.SecretFile != "" {
+			b, err := os.ReadFile(client.SecretFile)
+			if err != nil {
+				return nil, s.Problem(at+".secret_file", "it cannot be read: %s", err)
+			}
+			b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+			if len(b) < 32 {
+				return nil, s.Problem(at+".secret_file", "it holds less than the 32 bytes that an assertion by HS256 is signed with (RFC 7518, section 3.2)")
+			}
+			t.ClientSecrets[client.ID] = b
+			sum := sha256.Sum256(b)
+			files = append(files, sum[:]...)
+		}
+		if client.JWKSURI != "" {
+			if err := gateway.CheckKeyURI(client.JWKSURI); err != nil {
+				return nil, s.Problem(at+".jwks_uri", "%s", err)
+			}
+			t.ClientKeyURIs[client.ID] = client.JWKSURI
+		}
 		if client.JWKSFile == "" {
-			return nil, s.Problem(at+".jwks_file", "it names no file: give the client's public keys as a JWK Set")
+			continue
 		}
 		b, err := os.ReadFile(client.JWKSFile)
 		if err != nil {
@@ -127,6 +160,29 @@ func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant
 		files = append(files, b...)
 	}
 	return files, nil
+}
+
+// clientCertificates reads where client certificates come from and go to, and returns the contents of its file.
+func clientCertificates(s *config.Source, at string, c *config.ClientCertificates, t *gateway.Tenant) (file []byte, err error) {
+	if c.PrimaryHeader == "" {
+		return nil, nil
+	}
+	shapes := map[string]proof.Shape{"": proof.ByteSequence, "rfc9440": proof.ByteSequence, "nginx": proof.EscapedPEM, "envoy": proof.XFCC}
+	t.Certificates = &gateway.Certificates{Header: c.PrimaryHeader, Shape: shapes[c.PrimaryFormat]}
+	if c.ProxyHeader != "" {
+		t.Certificates.Forwarded = &proof.Forwarded{Shape: shapes[c.ProxyFormat], Header: c.ProxyHeader}
+	}
+	if c.CAFile == "" {
+		return nil, nil
+	}
+	if file, err = os.ReadFile(c.CAFile); err != nil {
+		return nil, s.Problem(at+".ca_file", "it cannot be read: %s", err)
+	}
+	t.Certificates.Roots = x509.NewCertPool()
+	if !t.Certificates.Roots.AppendCertsFromPEM(file) {
+		return nil, s.Problem(at+".ca_file", "there is no certificate in %s: it must be PEM", c.CAFile)
+	}
+	return file, nil
 }
 
 // Logger makes the process's own log, and what changes its level.

@@ -54,6 +54,9 @@ type Record struct {
 	SignedResponse *SignedResponse `cbor:"21,keyasint,omitempty"`
 	// JKT is the thumbprint of the key to which the access token is bound (RFC 9449); "": to none.
 	JKT string `cbor:"20,keyasint,omitempty"`
+	// Certificate is the x5t#S256 of the client certificate to which a token is bound, or may be where that does not show (RFC
+	// 8705); "": to none.
+	Certificate string `cbor:"22,keyasint,omitempty"`
 }
 
 // Front are the tokens of an authorization response, without signatures.

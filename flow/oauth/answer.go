@@ -134,12 +134,19 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	return reply, nil
 }
 
-// boundTo keeps of an access token to which key it is bound.
+// boundTo keeps of an access token to which key and certificate it is bound.
 func boundTo(p *flow.Permit) map[string]string {
-	if p.Play.Client.JKT == "" || p.Record.JKT == "" {
+	bound := map[string]string{}
+	if p.Play.Client.JKT != "" && p.Record.JKT != "" {
+		bound["jkt"] = p.Play.Client.JKT
+	}
+	if p.Play.Client.Certificate != "" && p.Record.Certificate != "" {
+		bound["x5t#S256"] = p.Play.Client.Certificate
+	}
+	if len(bound) == 0 {
 		return nil
 	}
-	return map[string]string{"jkt": p.Play.Client.JKT}
+	return bound
 }
 
 // inQuotes is JSON text of a token that was made here, in which nothing needs an escape.

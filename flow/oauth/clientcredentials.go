@@ -26,7 +26,7 @@ func (ClientCredentials) Match(r *flow.Request) flow.Exchange {
 	}
 	x := &clientCredentials{exchange: parse(r)}
 	x.ask.Artifact = flow.Artifact{Kind: session.ClientSecret, Value: x.asked()}
-	if x.ask.Client.Assertion != "" {
+	if x.ask.Client.Assertion != "" || x.ask.Client.Certified() {
 		x.ask.Artifact.Kind = session.ClientKey
 	}
 	if x.ask.Unplayable == "" && x.anonymous() {
@@ -48,7 +48,7 @@ func (x *clientCredentials) asked() string {
 
 // anonymous says whether the client proves nothing.
 func (x *clientCredentials) anonymous() bool {
-	return x.ask.Client.Secret == "" && x.ask.Client.Assertion == ""
+	return x.ask.Client.Secret == "" && x.ask.Client.Assertion == "" && !x.ask.Client.Certified()
 }
 
 func (x *clientCredentials) Ask() *flow.Ask { return &x.ask }
@@ -78,5 +78,5 @@ func (x *clientCredentials) Learn(r *flow.Response) *flow.Lesson {
 
 // Answer implements flow.Flow.
 func (ClientCredentials) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
-	return answer(p)
+	return answer(rebound(p))
 }

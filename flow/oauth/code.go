@@ -93,21 +93,33 @@ func redeemed(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 		}
 		rec.IDToken = &t
 	}
-	if t := rec.AccessToken; t != nil && rec.JKT != "" && t.Claims.Has("cnf") {
-		// It is bound to the key that is proved now (RFC 9449, section 5), as the primary would.
-		bound := *t
-		bound.Claims = bound.Claims.Clone()
-		cnf, err := session.ParseObject(bound.Claims.Get("cnf"))
-		if err != nil {
-			return nil, flow.NotNow("record_incomplete")
-		}
-		cnf = cnf.Clone()
-		cnf.Set("jkt", session.Quote(p.Play.Client.JKT))
-		bound.Claims.Set("cnf", cnf.Append(nil))
-		rec.AccessToken = &bound
-	}
 	rec.First = false // nothing is to be made a refresh reply of
 	first := *p
 	first.Record, first.Habit = &rec, nil
-	return answer(&first)
+	return answer(rebound(&first))
+}
+
+// rebound lets what is obtained anew be bound to the key and the certificate that are shown now, as the primary would (RFC 9449,
+// section 5; RFC 8705, section 3).
+func rebound(p *flow.Permit) *flow.Permit {
+	t := p.Record.AccessToken
+	if t == nil || !t.Claims.Has("cnf") {
+		return p
+	}
+	cnf, err := session.ParseObject(t.Claims.Get("cnf"))
+	if err != nil {
+		return p // what could not be read was not learned
+	}
+	cnf = cnf.Clone()
+	if p.Record.JKT != "" {
+		cnf.Set("jkt", session.Quote(p.Play.Client.JKT))
+	}
+	if p.Record.Certificate != "" && cnf.Has("x5t#S256") {
+		cnf.Set("x5t#S256", session.Quote(p.Play.Client.Certificate))
+	}
+	token, rec, out := *t, *p.Record, *p
+	token.Claims = token.Claims.Clone()
+	token.Claims.Set("cnf", cnf.Append(nil))
+	rec.AccessToken, out.Record = &token, &rec
+	return &out
 }

@@ -127,7 +127,7 @@ func (r *Redirected) Front(issuer string) (front *session.Front, unlearned strin
 	}
 	for _, t := range []*session.Token{front.IDToken, front.AccessToken} {
 		if t != nil {
-			if why := unsignable(t, issuer, false); why != "" {
+			if why := unsignable(t, issuer, false, ""); why != "" {
 				return nil, why
 			}
 		}

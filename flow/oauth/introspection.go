@@ -26,7 +26,7 @@ func (Introspection) Match(r *flow.Request) flow.Exchange {
 		return nil
 	}
 	x := &introspection{r: r, form: r.Form["token"]}
-	x.ask.Client, x.unlearned = credentials(r.HTTP.Header, r.Form)
+	x.ask.Client, x.unlearned = credentials(r, r.Form)
 	switch {
 	case x.unlearned != "":
 	case x.ask.Client.Secret == "":

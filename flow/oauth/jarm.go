@@ -95,7 +95,7 @@ func (r *Redirected) Signature(issuer, client string, received time.Time) (s *se
 	if t == nil {
 		return nil, ""
 	}
-	if why := unsignable(t, issuer, false); why != "" && why != "no_lifetime" {
+	if why := unsignable(t, issuer, false, ""); why != "" && why != "no_lifetime" {
 		return nil, why
 	}
 	if t.Claims.Text("aud") != client && !slices.Equal(t.Claims.Texts("aud"), []string{client}) {

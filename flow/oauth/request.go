@@ -27,7 +27,7 @@ func parse(r *flow.Request) exchange {
 		x.ask.Scope = strings.Fields(s[0])
 	}
 	x.ask.Resource = append(slices.Clone(f["resource"]), f["audience"]...)
-	x.ask.Client, x.unlearned = credentials(r.HTTP.Header, f)
+	x.ask.Client, x.unlearned = credentials(r, f)
 	x.ask.Client.DPoP = len(r.HTTP.Header.Values("DPoP")) == 1
 	query, err := url.ParseQuery(r.HTTP.URL.RawQuery)
 	switch {
@@ -67,12 +67,15 @@ func proves(name string) string {
 // unrepeatable says why an approved request must not be learned from although its client authentication is known: it
 // proves something that could not be checked again, or it may not mean to the primary what it means here.
 func unrepeatable(r *flow.Request, query url.Values) string {
+	if r.Certificate.Unusable {
+		return "client_certificate"
+	}
 	for name := range r.HTTP.Header {
 		if why := proves(name); why != "" && !(why == "dpop" && r.Endpoint == flow.Token && len(r.HTTP.Header.Values(name)) == 1) {
 			return why
 		}
 	}
-	if r.HTTP.TLS != nil && len(r.HTTP.TLS.PeerCertificates) > 0 {
+	if r.HTTP.TLS != nil && len(r.HTTP.TLS.PeerCertificates) > 0 && r.Certificate.Thumbprint == "" {
 		return "client_certificate"
 	}
 	for name := range query {
@@ -149,7 +152,17 @@ func voluntary(c session.Member) bool {
 
 // credentials reads the client authentication of RFC 6749, section 2.3.1, or says why it is none that can be checked
 // again in an outage.
-func credentials(h http.Header, f url.Values) (flow.Credentials, string) {
+func credentials(r *flow.Request, f url.Values) (flow.Credentials, string) {
+	c, why := written(r.HTTP.Header, f)
+	if c.Certificate = r.Certificate.Thumbprint; c.Certificate != "" && c.Method == "none" {
+		// Whether the primary asks for it does not show: a public client's is demanded again too.
+		c.Method = r.Certificate.Method
+	}
+	return c, why
+}
+
+// written reads what a request says of its client in header and form.
+func written(h http.Header, f url.Values) (flow.Credentials, string) {
 	bodyID, bodySecret := f.Get("client_id"), f.Get("client_secret")
 	switch {
 	case f.Has("client_assertion") || f.Has("client_assertion_type"):
@@ -180,6 +193,9 @@ const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 func asserted(h http.Header, f url.Values) (flow.Credentials, string) {
 	c := flow.Credentials{ID: f.Get("client_id"), Method: "private_key_jwt"}
 	a := f["client_assertion"]
+	if strings.HasPrefix(header(f.Get("client_assertion")).Text("alg"), "HS") {
+		c.Method = "client_secret_jwt"
+	}
 	switch sub := payload(f.Get("client_assertion")).Text("sub"); {
 	case len(a) != 1 || len(f["client_assertion_type"]) != 1 || f.Get("client_assertion_type") != assertionType:
 		return c, "client_assertion"
@@ -196,7 +212,7 @@ func asserted(h http.Header, f url.Values) (flow.Credentials, string) {
 // ClientID is the client that a request names in whatever way, as a primary that approved the request understood it; "" where
 // that cannot be seen. Nothing is proven by it.
 func ClientID(r *flow.Request) string {
-	c, _ := credentials(r.HTTP.Header, r.Form)
+	c, _ := written(r.HTTP.Header, r.Form)
 	if c.ID != "" {
 		return c.ID
 	}

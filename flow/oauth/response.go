@@ -32,11 +32,14 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 	if refreshToken == "" {
 		return nil // nothing that could be continued
 	}
-	end, bound := ends(o, refreshToken, r.Sent)
+	end, cnf := ends(o, refreshToken, r.Sent)
 	l := x.record(r, o, grant)
 	l.Artifacts = append([]flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}, answerable(l.Record, o, r.Sent)...)
-	if bound && !l.DPoP && l.Unlearned == "" {
+	if cnf != nil && !provable(cnf, l.DPoP, x.ask.Client.Certificate) && l.Unlearned == "" {
 		l.Unlearned = "cnf"
+	}
+	if cnf != nil || payload(refreshToken) == nil {
+		l.Record.Certificate = x.ask.Client.Certificate
 	}
 	return l
 }
@@ -121,8 +124,11 @@ func (x *exchange) record(r *flow.Response, o session.Object, grant string) *flo
 	}
 	for _, t := range []*session.Token{rec.AccessToken, rec.IDToken} {
 		if t != nil && l.Unlearned == "" {
-			l.Unlearned = unsignable(t, rec.Issuer, l.DPoP)
+			l.Unlearned = unsignable(t, rec.Issuer, l.DPoP, x.ask.Client.Certificate)
 		}
+	}
+	if t := rec.AccessToken; t == nil || t.Claims.Has("cnf") {
+		rec.Certificate = x.ask.Client.Certificate // of an opaque token it does not show
 	}
 	rec.Headers = replyHeaders(r.Header)
 	if grant == "refresh_token" {
@@ -133,10 +139,10 @@ func (x *exchange) record(r *flow.Response, o session.Object, grant string) *flo
 
 // unsignable says why the backup could not sign another token like t, or "". What it could not sign it does not learn,
 // so that nobody counts on it.
-func unsignable(t *session.Token, issuer string, dpop bool) string {
+func unsignable(t *session.Token, issuer string, dpop bool, certificate string) string {
 	alg, kid := t.Header.Text("alg"), t.Header.Text("kid")
 	switch {
-	case t.Claims.Has("cnf") && !(dpop && onlyJKT(t.Claims.Get("cnf"))):
+	case t.Claims.Has("cnf") && !provable(t.Claims.Get("cnf"), dpop, certificate):
 		return "cnf" // a proof of possession (RFC 7800) that could not be checked again
 	case strings.HasPrefix(alg, "HS"):
 		return "symmetric_signature" // the secret is the primary's
@@ -156,10 +162,19 @@ func unsignable(t *session.Token, issuer string, dpop bool) string {
 	return ""
 }
 
-// onlyJKT says whether a confirmation (RFC 7800) is that of DPoP and no other (RFC 9449, section 6.1).
-func onlyJKT(cnf []byte) bool {
+// provable says whether everything to which a token is bound (RFC 7800) is shown and can be demanded again: a DPoP key (RFC 9449,
+// section 6.1), whose thumbprint the gateway compares, and the client certificate (RFC 8705, section 3.1).
+func provable(cnf []byte, dpop bool, certificate string) bool {
 	o, err := session.ParseObject(cnf)
-	return err == nil && o.Text("jkt") != "" && !o.Has("x5t#S256") && !o.Has("jwk") && !o.Has("jwe") && !o.Has("kid") && !o.Has("jku")
+	for _, m := range o {
+		switch {
+		case m.Name == "jkt" && dpop && o.Text("jkt") != "":
+		case m.Name == "x5t#S256" && certificate != "" && o.Text("x5t#S256") == certificate:
+		default:
+			return false
+		}
+	}
+	return err == nil && len(o) > 0
 }
 
 // keyPrefix begins the kid of every backup key.
@@ -261,6 +276,19 @@ func payload(token string) session.Object {
 	return o
 }
 
+// header reads the header of a JWT, verifying nothing; nil where it is none.
+func header(token string) session.Object {
+	if len(token) > maxJWT || strings.Count(token, ".") != 2 {
+		return nil
+	}
+	head, _, _ := strings.Cut(token, ".")
+	o, err := segment(head)
+	if err != nil {
+		return nil
+	}
+	return o
+}
+
 func segment(s string) (session.Object, error) {
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil {
@@ -287,9 +315,9 @@ func Over(description string) session.What {
 }
 
 // ends is when the refresh token ends at the primary, as far as it says so: refresh_expires_in (Keycloak),
-// refresh_token_expires_in (others), or exp of a refresh token that is a JWT, whichever is first. Zero: not told. bound says
-// that it is bound to a key (RFC 7800).
-func ends(o session.Object, refreshToken string, sent time.Time) (t time.Time, bound bool) {
+// refresh_token_expires_in (others), or exp of a refresh token that is a JWT, whichever is first. Zero: not told. cnf is
+// to what it is bound (RFC 7800); nil: to nothing that shows.
+func ends(o session.Object, refreshToken string, sent time.Time) (t time.Time, cnf []byte) {
 	for _, name := range []string{"refresh_expires_in", "refresh_token_expires_in"} {
 		if n := seconds(o, name); n > 0 {
 			if e := sent.Add(time.Duration(n) * time.Second); t.IsZero() || e.Before(t) {
@@ -298,14 +326,14 @@ func ends(o session.Object, refreshToken string, sent time.Time) (t time.Time, b
 		}
 	}
 	if claims := payload(refreshToken); claims != nil {
-		bound = claims.Has("cnf")
+		cnf = claims.Get("cnf")
 		if n := seconds(claims, "exp"); n > 0 {
 			if e := time.Unix(n, 0); t.IsZero() || e.Before(t) {
 				t = e
 			}
 		}
 	}
-	return t, bound
+	return t, cnf
 }
 
 // seconds reads a number of seconds, whole or not (RFC 7519, section 2), rounded down; 0 where there is none that a clock

@@ -54,7 +54,7 @@ func (TokenExchange) Match(r *flow.Request) flow.Exchange {
 	// What else is asked for is part of what was approved.
 	if a.Unplayable = x.unlearned; a.Unplayable == "" {
 		a.Artifact = flow.Artifact{Kind: session.ClientSecret, Value: x.asks(t)}
-		if a.Client.Assertion != "" {
+		if a.Client.Assertion != "" || a.Client.Certified() {
 			a.Artifact.Kind = session.ClientKey
 		}
 	}
@@ -101,7 +101,7 @@ func (TokenExchange) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if p.Record.Grant != exchangeGrant {
 		return nil, flow.NotNow("record_incomplete")
 	}
-	return answer(p)
+	return answer(rebound(p))
 }
 
 // Lives says whether a subject token is valid now by its own times. There is no leeway: the backup takes none that has expired.

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
@@ -38,6 +39,40 @@ func parseCertificate(der []byte, verified bool) (*Certificate, error) {
 		return nil, CertificateMalformed.because("the header holds no X.509 certificate")
 	}
 	return &Certificate{x509: c, verified: verified}, nil
+}
+
+// Verify says whether roots vouch for the certificate, over the certificates in between that came with it, and returns the
+// key of the one that does (SubjectPublicKeyInfo). From then on its issuer counts as verified.
+func (c *Certificate) Verify(roots *x509.CertPool, between []*x509.Certificate, now time.Time) (anchor []byte, ok bool) {
+	pool := x509.NewCertPool()
+	for _, b := range between {
+		pool.AddCert(b)
+	}
+	chains, err := c.x509.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return nil, false
+	}
+	c.verified = true
+	return chains[0][len(chains[0])-1].RawSubjectPublicKeyInfo, true
+}
+
+// Verified says whether somebody vouches for the issuer.
+func (c *Certificate) Verified() bool { return c.verified }
+
+// Valid says whether the certificate is valid now.
+func (c *Certificate) Valid(now time.Time) bool { return c.valid(now) == nil }
+
+// DER is the certificate itself.
+func (c *Certificate) DER() []byte { return c.x509.Raw }
+
+// Key is the public key (SubjectPublicKeyInfo).
+func (c *Certificate) Key() []byte { return c.x509.RawSubjectPublicKeyInfo }
+
+// SignsItself says whether its own key signed the certificate.
+func (c *Certificate) SignsItself() bool {
+	return bytes.Equal(c.x509.RawIssuer, c.x509.RawSubject) && c.x509.CheckSignature(c.x509.SignatureAlgorithm, c.x509.RawTBSCertificate, c.x509.Signature) == nil
 }
 
 // Thumbprint is x5t#S256 (RFC 8705, section 3.1): what cnf says of a token bound to the certificate.

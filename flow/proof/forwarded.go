@@ -39,16 +39,28 @@ type Forwarded struct {
 	VerifyHeader string
 }
 
+// Name is the name of the header.
+func (f Forwarded) Name() string {
+	if f.Header != "" {
+		return f.Header
+	}
+	return map[Shape]string{EscapedPEM: "X-SSL-Client-Cert", XFCC: "X-Forwarded-Client-Cert", ByteSequence: "Client-Cert"}[f.Shape]
+}
+
+// Write is the value of a header that holds a certificate, as the next one reads it: percent-encoded PEM, or a byte sequence.
+func (s Shape) Write(c *Certificate) string {
+	if s == ByteSequence {
+		return ":" + base64.StdEncoding.EncodeToString(c.x509.Raw) + ":"
+	}
+	return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.x509.Raw})))
+}
+
 // maxForwarded bounds a header with certificates, in bytes.
 const maxForwarded = 32 << 10
 
 // Certificate reads the header. Errors wrap [CertificateMissing], [CertificateRepeated] or [CertificateMalformed].
 func (f Forwarded) Certificate(h http.Header) (*Certificate, error) {
-	name := f.Header
-	if name == "" {
-		name = map[Shape]string{EscapedPEM: "X-SSL-Client-Cert", XFCC: "X-Forwarded-Client-Cert", ByteSequence: "Client-Cert"}[f.Shape]
-	}
-	values := h.Values(name)
+	values := h.Values(f.Name())
 	switch {
 	case len(values) == 0 || len(values) == 1 && strings.TrimSpace(values[0]) == "":
 		return nil, CertificateMissing.because("the proxy forwarded no client certificate")
