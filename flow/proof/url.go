@@ -20,10 +20,6 @@ func sameURL(a, b string) bool {
 func normal(s string) string {
 	s, _, _ = strings.Cut(s, "#")
 	s, _, _ = strings.Cut(s, "?")
-	_, rest, _ := strings.Cut(s, "//")
-	if host, _, _ := strings.Cut(rest, "/"); strings.Contains(host, "%") {
-		return "" // nobody writes a host so
-	}
 	s, ok := percents(s)
 	u, err := url.Parse(s)
 	if !ok || err != nil || u.User != nil || u.Opaque != "" || len(s) > maxURL {
