@@ -32,6 +32,8 @@ func labels(name string) (names []string, help string) {
 		return []string{"tenant"}, "Replies that came late and are kept for the client."
 	case "owed":
 		return []string{"tenant", "result"}, "Logouts and revocations that the primary had yet to hear of, by what became of them."
+	case "notified":
+		return []string{"tenant", "result"}, "Relying parties of sessions that were ended here: those that are told, and those that are not."
 	case "shadow":
 		return []string{"tenant", "flow", "result"}, "Exercises of the backup beside the primary."
 	case "shadow_differences":

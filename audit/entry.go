@@ -24,6 +24,8 @@ type Entry struct {
 	Rule            string    `json:"rule"`              // stable code: of the refusal, or of the policy that let it pass
 	Key             string    `json:"keyId,omitempty"`   // kids of the keys that signed, parted by blanks
 	Approved        time.Time `json:"approved,omitzero"` // when the primary last approved what the answer continues
+	Told            []string  `json:"told,omitempty"`    // of a logout: clients that are told of it
+	Untold          []string  `json:"untold,omitempty"`  // of a logout: clients that took part in the session and are not told
 	Latency         float64   `json:"latencyMs"`         // of the decision, in milliseconds
 }
 
@@ -49,6 +51,8 @@ func (e *Entry) append(b []byte) []byte {
 	if !e.Approved.IsZero() {
 		b = appendTime(append(b, `,"approved":`...), e.Approved)
 	}
+	b = appendTexts(b, `,"told":[`, e.Told)
+	b = appendTexts(b, `,"untold":[`, e.Untold)
 	ms := e.Latency
 	if math.IsNaN(ms) || math.IsInf(ms, 0) {
 		ms = 0
@@ -68,6 +72,23 @@ func appendSome(b []byte, name, s string) []byte {
 		return b
 	}
 	return appendText(append(b, name...), s)
+}
+
+// maxTexts bounds a list of texts.
+const maxTexts = 32
+
+func appendTexts(b []byte, name string, list []string) []byte {
+	if len(list) == 0 {
+		return b
+	}
+	b = append(b, name...)
+	for i, s := range list[:min(len(list), maxTexts)] {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(b, s)
+	}
+	return append(b, ']')
 }
 
 // bound cuts a text that is too long, and says so with an ellipsis.

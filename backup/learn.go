@@ -55,6 +55,8 @@ type Learned struct {
 	Former []session.ID `cbor:"22,keyasint,omitempty"`
 	// Responds is the algorithm by which the primary signs authorization responses to this client (JARM); "": it does not.
 	Responds string `cbor:"23,keyasint,omitempty"`
+	// Notify is how a logout token to this client is made ("alg", "typ"); nil: it is told of no logout.
+	Notify map[string]string `cbor:"24,keyasint,omitempty"`
 }
 
 // Outcome says what became of a Learned.
@@ -107,6 +109,9 @@ func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 	for i, l := range ls {
 		if l.Responds != "" && out[i].Unlearned == "" {
 			s.responds(l)
+		}
+		if l.Notify["alg"] != "" {
+			s.notifies(l)
 		}
 	}
 	return out, nil
@@ -286,6 +291,11 @@ func begun(sent, authTime int64) (at int64, guessed bool) {
 
 // keep puts the doors that open no record, and ends what another person's browser could open.
 func (s *Service) keep(b *learning, l *Learned, d *session.Door) error {
+	if l.Notify != nil {
+		if err := s.participant(b, l, d); err != nil {
+			return err
+		}
+	}
 	for _, k := range l.Kept {
 		nd := *d
 		nd.Record, nd.Hour, nd.Kind, nd.Wrapped, nd.Ends = session.ID{}, 0, k.Kind, k.Wrapped, k.Ends

@@ -18,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"understudy/audit"
+	"understudy/backup/notice"
 	"understudy/flow"
 	"understudy/flow/oauth"
 	"understudy/keys"
@@ -38,6 +39,9 @@ type Service struct {
 	// Unkept keeps durably, beside the store, that marks of a tenant could not be kept in it; nil: nothing does. After a
 	// restart [Service.Mend] makes up for them.
 	Unkept func(tenant string) error
+
+	// Notices tells relying parties of logouts; nil: nobody is told.
+	Notices *notice.Outbox
 
 	stopped sync.Map // tenant → why the backup does not play for it (its marks cannot be kept)
 }

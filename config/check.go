@@ -251,6 +251,7 @@ func (k *checker) tenants(c *Config) {
 				k.bad(fmt.Sprintf("%s.session_cookies[%d]", at, j), "%.64q is no name of a cookie", c)
 			}
 		}
+		k.logouts(t, at)
 		if t.Limits.InFlight < 0 {
 			k.bad(at+".limits.in_flight", "it must be 1 or more; leave it out for 1000")
 		}
@@ -281,6 +282,31 @@ func (k *checker) certificates(t *Tenant, at string) {
 		k.bad(at+".proxy_header", "%.64q is no name of a header", c.ProxyHeader)
 	case c.ProxyHeader != "" && len(t.TrustedProxies) == 0:
 		k.bad(at+".proxy_header", "nobody is trusted to write it: name the proxies in trusted_proxies")
+	}
+}
+
+// logouts checks where clients are told of logouts.
+func (k *checker) logouts(t *Tenant, at string) {
+	for j, c := range t.Clients {
+		for _, x := range []struct{ key, uri string }{
+			{"backchannel_logout_uri", c.BackchannelLogoutURI}, {"frontchannel_logout_uri", c.FrontchannelLogoutURI},
+		} {
+			if x.uri == "" {
+				continue
+			}
+			path := fmt.Sprintf("%s.clients[%d].%s", at, j, x.key)
+			u, err := url.Parse(x.uri)
+			switch {
+			case err != nil || u.Host == "" || u.Opaque != "" || u.Scheme != "https" && u.Scheme != "http":
+				k.bad(path, "it is no URL of the form https://host/path")
+			case u.User != nil || u.Fragment != "" || len(x.uri) > 2000:
+				k.bad(path, "a user, a password, a fragment or more than 2000 characters are in it: remove them")
+			case u.Scheme == "http" && !Loopback(net.JoinHostPort(u.Hostname(), "80")):
+				k.bad(path, "it must begin with https://: a logout says who was signed in")
+			case x.key == "frontchannel_logout_uri" && (!hostName.MatchString(u.Host) || strings.ContainsAny(u.Host, "_[")):
+				k.bad(path, "a page's policy can name no such host: write it with letters, digits, - and .")
+			}
+		}
 	}
 }
 

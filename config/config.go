@@ -229,6 +229,22 @@ type Client struct {
 	// File with its secret, where it signs its assertions with that: a client that proves itself with `client_secret_jwt` is not
 	// protected without. One line break at the end is no part of it; readable only by this program.
 	SecretFile string `yaml:"secret_file"`
+
+	// Where the client is told of logouts over the back channel (OpenID Connect Back-Channel Logout): `https`, or `http` on
+	// loopback. The process that holds the keys posts there, and to no other place; with the roles apart its file names the tenant
+	// and the client too. Default: it is not told.
+	BackchannelLogoutURI string `yaml:"backchannel_logout_uri"`
+
+	// Whether the client wants to know which session ended: one that cannot be named is then not told. Default: false.
+	BackchannelLogoutSessionRequired bool `yaml:"backchannel_logout_session_required"`
+
+	// What the page after a logout loads in a hidden frame (OpenID Connect Front-Channel Logout): `https`, or `http` on loopback.
+	// Default: none.
+	FrontchannelLogoutURI string `yaml:"frontchannel_logout_uri"`
+
+	// Whether the client wants `iss` and `sid` with that. It is taken as it stands in a client's registration and changes nothing:
+	// they are always given. Default: false.
+	FrontchannelLogoutSessionRequired bool `yaml:"frontchannel_logout_session_required"`
 }
 
 // ClientCertificates says where the certificates of clients come from, and how the primary gets them. TLS ends here: the primary

@@ -44,6 +44,9 @@ func (c *Counts) Late(tenant string)             { c.add("late", tenant) }
 // Owed counts what became of logouts that the primary had yet to hear.
 func (c *Counts) Owed(tenant, result string) { c.add("owed", tenant, result) }
 
+// Notified counts relying parties of logouts that were carried out here: "told" or "untold".
+func (c *Counts) Notified(tenant, result string) { c.add("notified", tenant, result) }
+
 // maxDifferences bounds how many names of claims become labels; the rest count as "other".
 const maxDifferences = 64
 

@@ -121,6 +121,7 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 		}
 	}
 	t.owe()
+	t.tellParties(ctx)
 	t.g.note(t.v, "revoked", "ended_here", "")
 	if t.v.endpoint == flow.EndSession {
 		return t.signedOut()

@@ -38,6 +38,7 @@ type trip struct {
 	inside     bool              // it has a place among the exchanges in flight
 	over       time.Time         // when what it names was ended here; zero: it was not
 	flying     bool              // it was sent, and its reply may still come
+	parties    parties           // who is told of a logout that was carried out here
 	closed     bool              // the browser that asked was its own, and is closed
 	heard      bool              // the primary carried it out
 	possession *proof.Possession // of the key that the client proved; nil: it did not, or was not asked yet

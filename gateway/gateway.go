@@ -47,6 +47,7 @@ type Backup interface {
 	Refused(ctx context.Context, r *backup.Refused) error
 	Step(ctx context.Context, tenant string, lookup session.ID, at int64, v session.Successor) error
 	MarkGrant(ctx context.Context, g *backup.GrantMark) (bool, error)
+	SignedOut(ctx context.Context, in *backup.SignOut) (backup.Parties, error)
 	Mark(ctx context.Context, tenant string, ms ...session.Mark) error
 	PublicKeys(ctx context.Context, tenant, issuer string, algs []string) ([]jose.JSONWebKey, error)
 }
@@ -206,6 +207,8 @@ type visit struct {
 	own     bool   // it presents something that the backup made: only that can answer
 	// navigation is an authorization request, whose body is not read.
 	navigation *flow.Request
+	told       []string // relying parties that are told of a logout, and those that are not
+	untold     []string
 	begun      *begun // it, as it waits for its answer; nil: it does not
 }
 

@@ -91,6 +91,7 @@ func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []sealed {
 		Subject: s.Pseudonym("subject", v.tenant.Name, v.issuer.ID, le.Record.Subject),
 		Session: s.Pseudonym("session", v.tenant.Name, v.issuer.ID, le.Record.SID), ClientAuth: "none", HabitKey: s.HabitKey(le.Record),
 	}
+	m.Notify = v.notify(x.ask.Client.ID, le.Record.IDToken)
 	if b := x.learned(ctx, l, v, le, m); b != nil {
 		return []sealed{{b, l.g.seenBrowser(v, x, le)}}
 	}
@@ -278,6 +279,7 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 		HabitKey: habit, Shape: le.Shape, NotBefore: le.NotBefore, AuthTime: le.AuthTime,
 		Once: t.proof.Once, Until: t.proof.Until,
 	}
+	m.Notify = v.notify(client.ID, le.Record.IDToken)
 	if le.Presented != nil {
 		m.Presented = t.lookup
 		if t.place != t.lookup {

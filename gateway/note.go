@@ -35,6 +35,7 @@ func (g *Gateway) note(v *visit, decision, rule, trigger string) error {
 	if v.exchange != nil {
 		e.Client = v.exchange.Ask().Client.ID
 	}
+	e.Told, e.Untold = v.told, v.untold
 	err := g.c.Audit.Write(e)
 	if err != nil {
 		g.c.Log.Error("a refusal has no line in the sign-in log", "tenant", e.Tenant, "id", e.ID, "rule", rule, "error", err)

@@ -47,8 +47,17 @@ func (t *trip) signedOut() *http.Response {
 	if t.closed {
 		t.v.withoutSession(rec.h, t.v.request.HTTP)
 	}
-	if r := t.v.request.HTTP; !t.sendBack(rec) && navigates(r) {
-		o := page.SignedOut{Tenant: t.v.tenant.DisplayName, ID: t.v.id}
+	to, onward := t.onward()
+	r := t.v.request.HTTP
+	switch {
+	case onward && len(t.parties.frames) == 0:
+		rec.h.Set("Location", to)
+		rec.status = http.StatusFound
+	case navigates(r):
+		o := page.SignedOut{Tenant: t.v.tenant.DisplayName, ID: t.v.id, Told: t.v.told, Untold: t.v.untold, Frames: t.parties.frames}
+		if onward {
+			o.Back.URL, o.Onward = to, framesTime
+		}
 		if err := t.g.pages.SignedOut(rec, r, o); err != nil {
 			t.g.c.Log.Error("a page cannot be drawn", "tenant", t.v.tenant.Name, "error", err)
 		}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -43,19 +42,19 @@ func (g *Gateway) returned(v *visit, location string) {
 	}})
 }
 
-// sendBack lets the reply to a logout that was carried out here lead where the primary would: to a place where it was seen to
-// send people. It is false where there is none.
-func (t *trip) sendBack(rec *recorder) bool {
+// onward is where the primary would lead the person after a logout that was carried out here: a place where it was seen to send
+// people. It is false where there is none.
+func (t *trip) onward() (to string, ok bool) {
 	v := t.v
 	at := t.g.postLogout(v)
 	if at.Zero() {
-		return false
+		return "", false
 	}
 	st, err := t.g.c.Backup.Standing(v.request.HTTP.Context(), v.tenant.Name, at)
 	if err != nil || !st.Known {
-		return false
+		return "", false
 	}
-	to := v.request.Form.Get("post_logout_redirect_uri")
+	to = v.request.Form.Get("post_logout_redirect_uri")
 	if s, ok := v.request.Form["state"]; ok {
 		sep := "?"
 		if strings.Contains(to, "?") {
@@ -63,7 +62,5 @@ func (t *trip) sendBack(rec *recorder) bool {
 		}
 		to += sep + url.Values{"state": s[:1]}.Encode()
 	}
-	rec.h.Set("Location", to)
-	rec.status = http.StatusFound
-	return true
+	return to, true
 }

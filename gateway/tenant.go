@@ -50,6 +50,9 @@ type Tenant struct {
 	// Certificates says where client certificates come from and where they go to; nil: they are not taken.
 	Certificates *Certificates
 
+	// Logouts say how clients are told of logouts, by client_id.
+	Logouts map[string]Logout
+
 	// SessionCookies are the names of the cookies that carry the primary's sessions; nil: those of well-known primaries; empty:
 	// browsers are not continued.
 	SessionCookies []string

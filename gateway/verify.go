@@ -41,8 +41,12 @@ func verify(token, alg string, k primaryKey) bool {
 	return err == nil
 }
 
-// signed says whether a token is signed by the primary, or by the backup for it.
+// signed says whether a token is signed by the primary, or by the backup for it. A logout token is signed too, and is no evidence
+// of a sign-in: relying parties hold it (OpenID Connect Back-Channel Logout, section 2.6).
 func (is *issuer) signed(token string, t *session.Token) bool {
+	if t.Claims.Has("events") || strings.EqualFold(strings.TrimPrefix(t.Header.Text("typ"), "application/"), "logout+jwt") {
+		return false
+	}
 	kid, alg := t.Header.Text("kid"), t.Header.Text("alg")
 	if k, ok := is.keys[kid]; ok {
 		return verify(token, alg, k)

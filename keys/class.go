@@ -24,6 +24,9 @@ const (
 // token that says of itself that it is something else (a logout token, a refresh token) from being signed at all.
 func contradicts(class string, header, claims session.Object) string {
 	typ := strings.TrimPrefix(strings.ToLower(header.Text("typ")), "application/")
+	if class == LogoutToken {
+		return noLogoutToken(typ, claims)
+	}
 	switch {
 	case typ == "at+jwt": // RFC 9068
 		if class != AccessToken {
@@ -49,6 +52,24 @@ func contradicts(class string, header, claims session.Object) string {
 	}
 	if claims.Has("events") { // RFC 8417; OpenID Connect Back-Channel Logout, section 2.4
 		return "it carries security events"
+	}
+	return ""
+}
+
+// noLogoutToken says why a token is no logout token (OpenID Connect Back-Channel Logout, sections 2.4 and 2.6), or "". What
+// sets one apart from an ID token is demanded beside its key: the explicit type, the event, and that there is no nonce.
+func noLogoutToken(typ string, claims session.Object) string {
+	switch {
+	case typ != "logout+jwt":
+		return "its header does not say logout token"
+	case !claims.Has("events"):
+		return "it carries no event"
+	case claims.Has("nonce"):
+		return "it carries a nonce"
+	case claims.Has("typ") && claims.Text("typ") != "Logout": // Keycloak
+		return "its claims name another type"
+	case claims.Text("sub") == "" && claims.Text("sid") == "":
+		return "it names neither subject nor session"
 	}
 	return ""
 }

@@ -42,10 +42,12 @@ const (
 	IDToken     = "id_token"
 	// AuthorizationResponse keys are made when a client is seen to ask for such a response.
 	AuthorizationResponse = "authorization_response"
+	// LogoutToken keys are made when a client is seen that is told of logouts.
+	LogoutToken = "logout_token"
 )
 
 func known(class string) bool {
-	return class == AccessToken || class == IDToken || class == AuthorizationResponse
+	return class == AccessToken || class == IDToken || class == AuthorizationResponse || class == LogoutToken
 }
 
 // State of a key.

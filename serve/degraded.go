@@ -71,6 +71,11 @@ func (u *unable) MarkGrant(_ context.Context, g *backup.GrantMark) (bool, error)
 	return false, u.lost(g.Tenant)
 }
 
+// SignedOut tells nobody.
+func (u *unable) SignedOut(context.Context, *backup.SignOut) (backup.Parties, error) {
+	return backup.Parties{}, u.failed()
+}
+
 func (u *unable) Mark(_ context.Context, tenant string, _ ...session.Mark) error {
 	return u.lost(tenant)
 }

@@ -23,6 +23,7 @@ import (
 	"understudy/admin"
 	"understudy/audit"
 	"understudy/backup"
+	"understudy/backup/notice"
 	"understudy/backup/remote"
 	"understudy/coverage"
 	"understudy/gateway"
@@ -221,11 +222,34 @@ func (p *process) newBackup() gateway.Backup {
 		Sessions: p.store, Keys: p.ring, Flows: Flows(), Policy: policy.PermitAll, Audit: p.signins, Log: p.o.Log, Now: time.Now,
 		Unkept: p.unkept.add,
 	}
+	box := &notice.Outbox{
+		Dir: filepath.Join(p.o.DataDir, "notices"), Seal: p.seal, Sign: s.LogoutToken, Over: s.Noticed, Warn: p.o.Log.Warn, Now: time.Now,
+	}
+	if err := box.Open(); err != nil {
+		p.o.Log.Error("no relying party is told of logouts over the back channel", "error", err)
+	} else {
+		box.Use(noticed(p.o.Tenants))
+		s.Notices = box
+	}
 	if err := p.unkept.take(func(tenants ...string) error { return s.Mend(context.Background(), tenants...) }); err != nil {
 		p.o.Log.Error("what was lost of revocations is not made up for; their tenants are not played", "error", err)
 	}
 	p.service = s
 	return s
+}
+
+// noticed are the relying parties that are told of logouts over the back channel.
+func noticed(ts []*gateway.Tenant) notice.Clients {
+	out := notice.Clients{}
+	for _, t := range ts {
+		out[t.Name] = map[string]notice.Client{}
+		for name, l := range t.Logouts {
+			if l.Backchannel.URI != "" {
+				out[t.Name][name] = l.Backchannel
+			}
+		}
+	}
+	return out
 }
 
 func refusalCode(problem string) string {
@@ -254,6 +278,9 @@ func (p *process) background(ctx context.Context, eg *errgroup.Group) {
 	}
 	if p.store != nil {
 		eg.Go(func() error { return p.sweep(ctx) })
+	}
+	if p.service != nil && p.service.Notices != nil {
+		eg.Go(func() error { return p.service.Notices.Run(ctx) })
 	}
 	if p.signins != nil {
 		eg.Go(func() error { return p.signins.Run(ctx) })

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 
+	"understudy/backup/notice"
 	"understudy/config"
 	"understudy/flow/proof"
 	"understudy/gateway"
@@ -113,6 +114,7 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant) (files []byte, err error) {
 	t.ClientKeys, t.ClientSecrets, t.ClientKeyURIs = map[string]*proof.ClientKeys{}, map[string]proof.Secret{}, map[string]string{}
 	seen := map[string]bool{}
+	t.Logouts = map[string]gateway.Logout{}
 	for i, client := range c.Clients {
 		at := fmt.Sprintf("%s.clients[%d]", at, i)
 		if client.ID == "" {
@@ -122,9 +124,16 @@ func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant
 			return nil, s.Problem(at+".id", "the client %s stands here twice", client.ID)
 		}
 		seen[client.ID] = true
+		told := client.BackchannelLogoutURI != "" || client.FrontchannelLogoutURI != ""
+		if told {
+			t.Logouts[client.ID] = gateway.Logout{
+				Backchannel:  notice.Client{URI: client.BackchannelLogoutURI, SessionRequired: client.BackchannelLogoutSessionRequired},
+				Frontchannel: client.FrontchannelLogoutURI,
+			}
+		}
 		switch {
-		case client.JWKSFile == "" && client.JWKSURI == "" && client.SecretFile == "":
-			return nil, s.Problem(at+".jwks_file", "nothing is known of it: give its public keys as a JWK Set (or jwks_uri, or secret_file)")
+		case !told && client.JWKSFile == "" && client.JWKSURI == "" && client.SecretFile == "":
+			return nil, s.Problem(at+".jwks_file", "nothing is known of it: give its public keys as a JWK Set (or jwks_uri, secret_file, or a logout URI)")
 		case client.JWKSFile != "" && client.JWKSURI != "":
 			return nil, s.Problem(at+".jwks_uri", "the client has jwks_file too: remove one of the two")
 		}

@@ -188,6 +188,9 @@ func (p *process) reload() error {
 	if g != nil {
 		p.front.use(g)
 	}
+	if p.service != nil && p.service.Notices != nil {
+		p.service.Notices.Use(noticed(n.Tenants))
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n.Log, n.Hooks, n.Reload, n.LogLevel = p.o.Log, p.o.Hooks, p.o.Reload, p.o.LogLevel

@@ -45,6 +45,9 @@ const (
 	Activity Kind = "activity"
 	// RedirectURI is a client's redirect URI. Its door opens nothing: it says that the primary has sent people there.
 	RedirectURI Kind = "redirect_uri"
+	// Participant is a client that took part in a session, or that a person signed in to. Its door opens nothing: it says how a
+	// logout token to that client is signed.
+	Participant Kind = "participant"
 	// Client is a client's name. Its door opens nothing: it says that the primary approved a secret of this client, so that
 	// it is worth the work to derive another.
 	Client Kind = "client"
@@ -53,7 +56,7 @@ const (
 // Opens says whether an artifact of the kind opens a record.
 func (k Kind) Opens() bool {
 	switch k {
-	case Code, Client, Browser, PushedRequest, Activity, RedirectURI:
+	case Code, Client, Browser, PushedRequest, Activity, RedirectURI, Participant:
 		return false
 	}
 	return true

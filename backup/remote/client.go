@@ -390,6 +390,19 @@ func (c *Client) MarkGrant(ctx context.Context, m *backup.GrantMark) (bool, erro
 	return false, c.keep(ctx, &mark{Grant: m}, err)
 }
 
+// SignedOut asks the backup to tell the relying parties of a session. A backup that is away, or older than this gateway, tells
+// nobody.
+func (c *Client) SignedOut(ctx context.Context, in *backup.SignOut) (backup.Parties, error) {
+	if c.away.Load() {
+		return backup.Parties{}, fmt.Errorf("%w (signed_out)", ErrAway)
+	}
+	var p backup.Parties
+	if err := c.call(ctx, methodSignedOut, c.t.Play, false, in, &p); err != nil {
+		return backup.Parties{}, err
+	}
+	return p, nil
+}
+
 // Mark keeps marks at the backup. nil means that they hold there. Where it does not answer they are spooled and the error
 // wraps ErrSpooled: they will hold when it is back. Any other error means that they are kept nowhere.
 func (c *Client) Mark(ctx context.Context, tenant string, ms ...session.Mark) error {

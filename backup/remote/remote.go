@@ -39,6 +39,7 @@ type Backup interface {
 	Refused(ctx context.Context, r *backup.Refused) error
 	Step(ctx context.Context, tenant string, lookup session.ID, at int64, v session.Successor) error
 	MarkGrant(ctx context.Context, g *backup.GrantMark) (bool, error)
+	SignedOut(ctx context.Context, in *backup.SignOut) (backup.Parties, error)
 	Mark(ctx context.Context, tenant string, ms ...session.Mark) error
 	PublicKeys(ctx context.Context, tenant, issuer string, algs []string) ([]jose.JSONWebKey, error)
 }

@@ -95,6 +95,10 @@ func methods(c codec) map[string]method {
 			known, err := svc.MarkGrant(ctx, in)
 			return boolAnswer{known}, err
 		}),
+		methodSignedOut: row(c, playMessage, func(ctx context.Context, svc Backup, in *backup.SignOut) (any, error) {
+			p, err := svc.SignedOut(ctx, in)
+			return p, err
+		}),
 		methodMark: row(c, markMessage, func(ctx context.Context, svc Backup, in *markMessageBody) (any, error) {
 			if len(in.Marks) > maxMarks {
 				return nil, errMessage

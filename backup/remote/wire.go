@@ -34,6 +34,7 @@ const (
 	methodStep      = "step"
 	methodMarkGrant = "mark_grant"
 	methodMark      = "mark"
+	methodSignedOut = "signed_out"
 	methodKeys      = "public_keys"
 )
 

@@ -19,7 +19,9 @@ type SignedOut struct {
 	Frames []string
 	// Back is where the person asked to go: a post_logout_redirect_uri that the caller has found approved. The zero
 	// value shows no such link.
-	Back    Application
+	Back Application
+	// Onward is after how many seconds the browser goes there by itself, so that the frames have loaded; 0: it does not.
+	Onward  int
 	ID      string // to quote to whoever helps; may be empty
 	Locales string // the request's ui_locales; empty: that in r's query
 }
@@ -38,6 +40,9 @@ func (p *Pages) SignedOut(w http.ResponseWriter, r *http.Request, s SignedOut) e
 	view.Lead = fmt.Sprintf(t.SignedOutLead, view.Tenant)
 	if l, ok := link(s.Back); ok {
 		view.Back, view.BackText = l, fmt.Sprintf(t.Back, l.Name)
+		if s.Onward > 0 {
+			w.Header().Set("Refresh", fmt.Sprintf("%d;url=%s", s.Onward, l.URL)) // no script: the page has none
+		}
 	}
 	more := "; form-action 'none'"
 	var origins []string
