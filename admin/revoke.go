@@ -31,6 +31,7 @@ type Revoked struct {
 	Marks   int       `json:"marks"`
 	Tenants []string  `json:"tenants"`
 	Issuers []string  `json:"issuers,omitempty"`
+	Told    []string  `json:"told,omitempty"` // clients that are told of it over the back channel
 }
 
 // tenants are those that a request is about.
@@ -129,9 +130,26 @@ func (s *Server) revoke(r *http.Request) (any, error) {
 	}
 	s.p.Log.Info("revoked", "of", what, "tenants", out.Tenants, "marks", out.Marks)
 	for _, t := range out.Tenants {
+		s.notify(ctx, t, &req, out)
 		s.line(t, &req, "revoked", "operator")
 	}
 	return out, nil
+}
+
+// notify lets the relying parties of a session or a person be told that it is over; each has a line of its own. The marks hold
+// whoever is told.
+func (s *Server) notify(ctx context.Context, tenant string, req *Revoke, out *Revoked) {
+	if req.Subject == "" && req.Session == "" {
+		return
+	}
+	for _, iss := range s.issuers(tenant, req.Issuer) {
+		ps, err := s.p.Backup.SignedOut(ctx, &backup.SignOut{Tenant: tenant, Issuer: iss, Subject: req.Subject, SID: req.Session, At: out.At.UnixNano()})
+		if err != nil {
+			s.p.Log.Error("relying parties are not told of a revocation", "tenant", tenant, "error", err)
+			continue
+		}
+		out.Told = append(out.Told, ps.Told...)
+	}
 }
 
 func (s *Server) revokeMarks(ctx context.Context, req *Revoke, of session.What, what, value string, out *Revoked) error {

@@ -250,7 +250,9 @@ func TestRelyingPartiesAreToldOfALogout(t *testing.T) {
 		}
 	})
 	t.Run("redirect and restart", func(t *testing.T) {
-		rp.answers(func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, strange.URL, http.StatusTemporaryRedirect) })
+		rp.answers(func(w http.ResponseWriter, q *http.Request) {
+			http.Redirect(w, q, strange.URL, http.StatusTemporaryRedirect)
+		})
 		n := len(rp.heard())
 		if _, _, err := other.Get(ctx, r.logoutAt("rot", ko.IDToken)); err != nil {
 			t.Fatal(err)

@@ -89,7 +89,7 @@ func TestWhatNoKeySigns(t *testing.T) {
 		"claims of an issuer with no keys":  {other, AccessToken, head, claims(t, other, now, time.Minute)},
 		"another tenant":                    {Fence{"evil", fence.Issuer}, AccessToken, head, good},
 		"no issuer":                         {Fence{"acme", ""}, AccessToken, head, good.Without("iss")},
-		"an unknown class":                  {fence, "logout_token", head, good},
+		"an unknown class":                  {fence, "request_object", head, good},
 		"an algorithm without a key":        {fence, AccessToken, `{"alg":"RS256"}`, good},
 		"alg none":                          {fence, AccessToken, `{"alg":"none"}`, good},
 		"alg HS256":                         {fence, AccessToken, `{"alg":"HS256"}`, good},
@@ -212,4 +212,55 @@ func FuzzVerify(f *testing.F) {
 			t.Fatalf("accepted %q", s)
 		}
 	})
+}
+
+// A logout token is signed by a key of its own, and says what it is; nothing else is signed by that key, and it is taken for nothing
+// else (OpenID Connect Back-Channel Logout, sections 2.4 and 2.6).
+func TestLogoutTokens(t *testing.T) {
+	r := open(t, t.TempDir(), Options{})
+	ensure(t, r, fence, "ES256")
+	const head = `{"alg":"ES256","typ":"logout+jwt"}`
+	good := claims(t, fence, time.Now(), time.Minute)
+	good.Set("sid", []byte(`"s"`))
+	good.Set("events", []byte(`{"http://schemas.openid.net/event/backchannel-logout":{}}`))
+	with := func(name, value string) session.Object {
+		c := good.Clone()
+		c.Set(name, []byte(value))
+		return c
+	}
+	if _, _, err := r.Sign(fence, LogoutToken, object(t, head), good); !errors.Is(err, ErrNoKey) {
+		t.Fatalf("without a key of the class: %v", err)
+	}
+	if err := r.Ensure(fence, "ES256", LogoutToken); err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := r.Sign(fence, LogoutToken, object(t, head), good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Verify(fence, LogoutToken, token); err != nil {
+		t.Error(err)
+	}
+	for _, class := range []string{AccessToken, IDToken, AuthorizationResponse} {
+		if _, _, err := r.Verify(fence, class, token); !errors.Is(err, ErrToken) {
+			t.Errorf("as %s: %v", class, err)
+		}
+	}
+	for rule, c := range map[string]struct {
+		class, header string
+		claims        session.Object
+	}{
+		"a nonce":                  {LogoutToken, head, with("nonce", `"n"`)},
+		"no event":                 {LogoutToken, head, good.Without("events")},
+		"no type":                  {LogoutToken, `{"alg":"ES256"}`, good},
+		"an access token's type":   {LogoutToken, `{"alg":"ES256","typ":"at+jwt"}`, good},
+		"an ID token by its claim": {LogoutToken, head, with("typ", `"ID"`)},
+		"nobody's":                 {LogoutToken, head, good.Without("sub").Without("sid")},
+		"as an ID token":           {IDToken, head, good},
+		"another issuer's":         {LogoutToken, head, with("iss", `"https://evil.example"`)},
+	} {
+		if token, _, err := r.Sign(fence, c.class, object(t, c.header), c.claims); !errors.Is(err, ErrNoKey) || token != "" {
+			t.Errorf("%s: %q, %v", rule, token, err)
+		}
+	}
 }
