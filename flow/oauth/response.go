@@ -169,6 +169,7 @@ func provable(cnf []byte, dpop bool, certificate string) bool {
 	for _, m := range o {
 		switch {
 		case m.Name == "jkt" && dpop && o.Text("jkt") != "":
+		case m.Name == "kc-jkt-type" && o.Has("jkt"): // Keycloak's: what its jkt is of
 		case m.Name == "x5t#S256" && certificate != "" && o.Text("x5t#S256") == certificate:
 		default:
 			return false

@@ -164,6 +164,9 @@ func (c *Certificate) valid(now time.Time) error {
 	return nil
 }
 
+// keycloaksJKT is a member in which Keycloak says what its jkt is of.
+const keycloaksJKT = "kc-jkt-type"
+
 // Confirmation is to what a token is bound: the cnf claim (RFC 7800; RFC 9449, section 6.1; RFC 8705, section 3.1). The
 // zero value is a bearer token's.
 type Confirmation struct {
@@ -179,8 +182,8 @@ func ReadConfirmation(claims session.Object) (Confirmation, error) {
 	}
 	o, err := session.ParseObject(claims.Get("cnf"))
 	c := Confirmation{Key: o.Text("jkt"), Certificate: o.Text("x5t#S256")}
-	if err != nil || len(o) == 0 || o.Has("jkt") != (c.Key != "") || o.Has("x5t#S256") != (c.Certificate != "") ||
-		len(o.Without("jkt", "x5t#S256")) > 0 {
+	if err != nil || c == (Confirmation{}) || o.Has("jkt") != (c.Key != "") || o.Has("x5t#S256") != (c.Certificate != "") ||
+		len(o.Without("jkt", "x5t#S256", keycloaksJKT)) > 0 {
 		return Confirmation{}, ConfirmationUnknown.because("the token is bound to something that is not known here")
 	}
 	return c, nil

@@ -319,6 +319,8 @@ func TestConfirmation(t *testing.T) {
 		{"RFC 8705, 3.1: no certificate", `{"cnf":{"x5t#S256":"x"}}`, key, nil, "", CertificateMissing},
 		{"bound to both, one is shown", `{"cnf":{"jkt":"k","x5t#S256":"x"}}`, key, nil, "", CertificateMissing},
 		{"RFC 7800, 3.1: bound in a way unknown", `{"cnf":{"jkt":"k","kid":"x"}}`, nil, nil, ConfirmationUnknown, ""},
+		{"Keycloak's: the key", `{"cnf":{"jkt":"k","kc-jkt-type":"DPoP"}}`, key, nil, "", ""},
+		{"Keycloak's, without a key", `{"cnf":{"kc-jkt-type":"DPoP"}}`, nil, nil, ConfirmationUnknown, ""},
 		{"empty", `{"cnf":{}}`, nil, nil, ConfirmationUnknown, ""},
 		{"null", `{"cnf":null}`, nil, nil, ConfirmationUnknown, ""},
 		{"jkt is empty", `{"cnf":{"jkt":""}}`, nil, nil, ConfirmationUnknown, ""},
