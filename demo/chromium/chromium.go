@@ -5,59 +5,22 @@ package chromium
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"understudy/demo/debian"
 )
 
 // Path is where Debian's package puts the program.
 const Path = "/usr/bin/chromium"
 
-// Install installs Debian's package where the program is missing. It needs root, and starts no daemon.
+// Install installs Debian's package where the program is missing; see debian.Install.
 func Install(ctx context.Context) error {
-	if _, err := os.Stat(Path); err == nil {
-		return nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	undo, err := denyDaemons()
-	if err != nil {
-		return err
-	}
-	defer undo()
-	for _, args := range [][]string{{"update", "-q"}, {"install", "-q", "-y", "--no-install-recommends", "chromium"}} {
-		cmd := exec.CommandContext(ctx, "apt-get", args...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("apt-get %s: %w (install Debian's package chromium by hand where you are not root)\n%s", args[0], err, out[max(0, len(out)-2000):])
-		}
-	}
-	_, err = os.Stat(Path)
-	return err
-}
-
-const policyFile = "/usr/sbin/policy-rc.d"
-
-// denyDaemons keeps packages from starting services (invoke-rc.d asks that file), unless somebody else decides that.
-func denyDaemons() (undo func(), err error) {
-	f, err := os.OpenFile(policyFile, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
-	if errors.Is(err, fs.ErrExist) {
-		return func() {}, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("keep daemons from starting: %w", err)
-	}
-	_, err = f.WriteString("#!/bin/sh\nexit 101\n")
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	return func() { os.Remove(policyFile) }, nil
+	return debian.Install(ctx, []string{"chromium"}, []string{Path})
 }
 
 // Start runs a browser with a fresh profile and returns a context for chromedp's actions; stop ends the browser and
