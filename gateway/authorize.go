@@ -270,7 +270,7 @@ func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *vis
 			code = "interaction_required"
 		}
 	}
-	if code == "temporarily_unavailable" && v.withheld(r) {
+	if code == "temporarily_unavailable" && g.withheld(v, r) {
 		code = "interaction_required"
 	}
 	issuer := ""
@@ -290,11 +290,12 @@ func (g *Gateway) tellApplication(w http.ResponseWriter, r *http.Request, v *vis
 }
 
 // withheld says whether a frame at another site asks, in a browser that gives its cookies to none, as most do today, or that has
-// none. Whether the person is let in shows when the application sends them here themselves, and that is what it must be told:
-// libraries do so where interaction is required, and where sign-in is unavailable they do not.
-func (v *visit) withheld(r *http.Request) bool {
-	return r.Header.Get("Sec-Fetch-Dest") == "iframe" && r.Header.Get("Sec-Fetch-Site") == "cross-site" && (v.named || v.browser == "") &&
-		v.tenant.holds(r).text(v.tenant.SessionCookies) == ""
+// none. Some keep others for frames, under which nobody ever signed in. Whether the person is let in shows when the application
+// sends them here themselves, and that is what it must be told: libraries do so where interaction is required, and where sign-in
+// is unavailable they do not.
+func (g *Gateway) withheld(v *visit, r *http.Request) bool {
+	return r.Header.Get("Sec-Fetch-Dest") == "iframe" && r.Header.Get("Sec-Fetch-Site") == "cross-site" && v.tenant.holds(r).text(v.tenant.SessionCookies) == "" &&
+		(v.named || v.browser == "" || !g.seenAt(r.Context(), v, g.browserKeys(v.tenant.Name, v.issuer.ID, v.browser, "").Lookup))
 }
 
 // showPost draws the page that posts a response to the application.

@@ -1,5 +1,5 @@
-// Package browsers proves in a real Chromium that who is signed in stays signed in: unmodified client libraries, each with its own
-// validation on, at two sites, in front of a real Keycloak that is killed.
+// Package browsers proves in real Chromium and Firefox that who is signed in stays signed in: unmodified client libraries, each with
+// its own validation on, at two sites, in front of a real Keycloak that is killed.
 package browsers
 
 import (
@@ -24,6 +24,7 @@ import (
 
 	"understudy/admin"
 	"understudy/demo/chromium"
+	"understudy/demo/firefox"
 	"understudy/idptest"
 )
 
@@ -35,16 +36,24 @@ const (
 	msalURL   = "https://msal.two.test"
 	webURL    = "https://web.two.test"
 	hybridURL = "https://hybrid.two.test"
+
+	implicitURL = "https://implicit.one.test"
+	expressURL  = "https://express.two.test"
 )
+
+// sites are those of the applications.
+var sites = [...]string{".one.test", ".two.test"}
 
 const displayName = "Example Works"
 
 // stage is everything that runs: Keycloak, understudy in front of it, and the applications.
 type stage struct {
-	kc                *idptest.Keycloak
-	u                 *idptest.Understudy
-	provider          *oidc.Provider
-	apps, web, hybrid int // ports
+	kc          *idptest.Keycloak
+	u           *idptest.Understudy
+	provider    *oidc.Provider
+	authority   *idptest.Authority
+	apps, proxy int            // ports
+	servers     map[string]int // ports of the server-side applications, by host
 }
 
 //go:embed pages
@@ -53,12 +62,12 @@ var pages embed.FS
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	ctx := t.Context()
-	for _, p := range append(idptest.InstallParts(), idptest.Part{Name: "chromium", Install: chromium.Install}) {
+	for _, p := range append(idptest.InstallParts(), idptest.Part{Name: "chromium", Install: chromium.Install}, idptest.Part{Name: "firefox", Install: firefox.Install}) {
 		if err := p.Install(ctx); err != nil {
 			t.Fatalf("install %s: %v", p.Name, err)
 		}
 	}
-	s := &stage{}
+	s := &stage{servers: map[string]int{}}
 	dir := t.TempDir()
 	bin, err := idptest.BuildUnderstudy(ctx, dir)
 	if err != nil {
@@ -68,13 +77,15 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.authority = authority
 	if s.kc, err = idptest.StartKeycloak(ctx, filepath.Join(dir, "keycloak")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.kc.Kill() })
+	// Five browsers share the processors with the primary: it may be late and is not away for that. A dead one refuses at once.
 	s.u, err = idptest.StartUnderstudyConfig(ctx, idptest.UnderstudyOptions{
 		Bin: bin, Dir: filepath.Join(dir, "gateway"), Primary: s.kc.URL(), Authority: authority, Host: idpHost,
-		Tenant: fmt.Sprintf("display_name: %q\ncontact: %q\nhealth: {probe_away: 100ms, ramp: [100], ramp_step: 100ms}", displayName, "help@works.example"),
+		Tenant: fmt.Sprintf("display_name: %q\ncontact: %q\nhealth: {deadline_min: 5s, probe_deadline: 10s, probe_away: 100ms, ramp: [100], ramp_step: 100ms}", displayName, "help@works.example"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -89,8 +100,10 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	s.serveApps(t, authority)
-	s.web = s.startWeb(t, dir, authority, "web", webURL, false)
-	s.hybrid = s.startWeb(t, dir, authority, "hybrid", hybridURL, true)
+	s.startWeb(t, dir, "webapp.js", "web", webURL)
+	s.startWeb(t, dir, "webapp.js", "hybrid", hybridURL)
+	s.startWeb(t, dir, "idtoken.js", "express", expressURL)
+	s.proxy = s.serveProxy(t)
 	return s
 }
 
@@ -106,6 +119,7 @@ func (s *stage) serveApps(t *testing.T, authority *idptest.Authority) {
 	s.apps = ln.Addr().(*net.TCPAddr).Port
 	modules := filepath.Join(idptest.Parts(), "node", "node_modules")
 	lib := map[string]string{
+		"oidc-client.min.js":          filepath.Join(modules, "oidc-client", "dist"),
 		"oidc-client-ts.min.js":       filepath.Join(modules, "oidc-client-ts", "dist", "browser"),
 		"msal-browser.min.js":         filepath.Join(modules, "@azure", "msal-browser", "lib"),
 		"msal-redirect-bridge.min.js": filepath.Join(modules, "@azure", "msal-browser", "lib", "redirect-bridge"),
@@ -129,8 +143,8 @@ func (s *stage) serveApps(t *testing.T, authority *idptest.Authority) {
 			name = "redirect.html"
 		default:
 			page := "spa.html"
-			if app == "msal" {
-				page = "msal.html"
+			if app == "msal" || app == "implicit" {
+				page = app + ".html"
 			}
 			b, err = pages.ReadFile("pages/" + page)
 			name = page
@@ -151,21 +165,22 @@ func (s *stage) serveApps(t *testing.T, authority *idptest.Authority) {
 	})
 }
 
-// startWeb starts a server-side application and returns its port.
-func (s *stage) startWeb(t *testing.T, dir string, authority *idptest.Authority, client, origin string, hybrid bool) int {
+// startWeb starts a server-side application.
+func (s *stage) startWeb(t *testing.T, dir, script, client, origin string) {
 	t.Helper()
-	n, err := idptest.StartNodeClient("webapp.js", authority.CAFile, filepath.Join(dir, client+".log"))
+	n, err := idptest.StartNodeClient(script, s.authority.CAFile, filepath.Join(dir, client+".log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.Close)
 	var r struct{ Port int }
 	if err := n.Do(t.Context(), "serve", map[string]any{
-		"issuer": s.issuer(), "clientId": client, "secret": client + "-secret", "origin": origin, "hybrid": hybrid, "cert": authority.CertFile, "key": authority.KeyFile,
+		"issuer": s.issuer(), "clientId": client, "secret": client + "-secret", "origin": origin, "hybrid": client == "hybrid",
+		"cert": s.authority.CertFile, "key": s.authority.KeyFile,
 	}, &r); err != nil {
 		t.Fatal(err)
 	}
-	return r.Port
+	s.servers[strings.TrimPrefix(origin, "https://")] = r.Port
 }
 
 // status is what understudy says of its one tenant.

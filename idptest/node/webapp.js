@@ -3,16 +3,11 @@
 // It keeps its sessions in memory and listens on loopback only. Where a session is there, each page renews the tokens by
 // refresh token; where none is, the browser is sent to sign in. The page's #state says what came of it.
 import * as crypto from 'node:crypto';
-import * as dns from 'node:dns';
 import * as fs from 'node:fs';
 import * as https from 'node:https';
-import { createRequire } from 'node:module';
 import * as client from 'openid-client';
 import { serve } from './lines.js';
-
-// Names under .test lead to loopback, as in the browser.
-const { lookup } = dns.default;
-createRequire(import.meta.url)('node:dns').lookup = (host, options, done) => lookup(host.endsWith('.test') ? '127.0.0.1' : host, options, done);
+import './loopback.js';
 
 let config;
 let app;
