@@ -253,7 +253,16 @@ func (v *visit) withoutSession(h http.Header, r *http.Request) {
 	if u, err := url.Parse(v.issuer.ID); err == nil && strings.Trim(u.Path, "/") != "" {
 		paths = append(paths, strings.TrimSuffix(u.Path, "/")+"/")
 	}
+	var names []string
 	for name := range v.tenant.holds(r).values {
+		names = append(names, name)
+	}
+	for _, name := range stateCookies() {
+		if len(r.CookiesNamed(name)) > 0 {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
 		for _, p := range paths {
 			c := http.Cookie{Name: name, Path: p, MaxAge: -1, HttpOnly: true}
 			if v.scheme == "https" || v.cookie == plainCookie { // a browser takes Secure from loopback

@@ -116,6 +116,9 @@ func New(c Config) (*Gateway, error) {
 		if t.origins, err = openOrigins(filepath.Join(c.DataDir, "metadata", "origins", url.PathEscape(t.Name)+".json")); err != nil {
 			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
 		}
+		if t.states, err = openStatePages(t, filepath.Join(c.DataDir, "metadata")); err != nil {
+			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
+		}
 		if t.undelivered, err = openUndelivered(filepath.Join(c.DataDir, "metadata", "undelivered", url.PathEscape(t.Name)), c.Seal); err != nil {
 			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
 		}
@@ -152,6 +155,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		for _, f := range t.fetched {
 			eg.Go(func() error { return f.run(ctx) })
 		}
+		eg.Go(func() error { return t.states.run(ctx, g.c.Now) })
 		eg.Go(func() error { return g.deliver(ctx, t) })
 		for _, m := range t.monitors {
 			eg.Go(func() error { return m.Run(ctx) })
@@ -254,7 +258,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	case flow.Other:
-		if g.serveMetadata(w, r, t) {
+		if g.serveMetadata(w, r, t) || g.stateAway(w, r, t) {
 			return
 		}
 	case flow.Authorization:
@@ -397,6 +401,10 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 	}
 	release := func() { <-v.tenant.pages }
 	resp, err := v.tenant.transport.RoundTrip(out)
+	if kept := v.stateReply(out, resp, err); kept != nil {
+		release()
+		return kept, nil
+	}
 	if err != nil {
 		release()
 		return nil, err
@@ -412,6 +420,7 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 		return nil, errNotKept
 	}
 	v.setBrowser(resp.Header)
+	v.tenant.states.passed(out, resp.StatusCode)
 	u.g.crossed(v, out, resp.StatusCode, resp.Header)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		release() // a tunnel is bounded by its peers

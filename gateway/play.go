@@ -188,10 +188,14 @@ func (t *trip) refuse(no *flow.Refusal) *http.Response {
 }
 
 func (t *trip) reply(status int, h http.Header, body []byte) *http.Response {
+	return replyTo(t.out, status, h, body)
+}
+
+func replyTo(to *http.Request, status int, h http.Header, body []byte) *http.Response {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	return &http.Response{
 		StatusCode: status, Status: fmt.Sprintf("%d %s", status, http.StatusText(status)), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: h, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: t.out,
+		Header: h, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: to,
 	}
 }
 

@@ -67,6 +67,7 @@ type Tenant struct {
 	answered    atomic.Pointer[issuer] // whose token endpoint answered last
 	meta        *metadata
 	origins     *origins
+	states      *statePages
 	undelivered *undelivered
 	fetched     map[string]*fetchedKeys // by client_id
 	monitors    map[flow.Endpoint]*health.Monitor
