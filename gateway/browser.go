@@ -197,28 +197,30 @@ func (g *Gateway) opened(ctx context.Context, v *visit, ks session.ArtifactKeys)
 
 // closeBrowser ends what the browser of a logout can open, where the hint is of who is signed in with it: with a stranger's anybody
 // could sign anybody out. It is false where the browser is another's, or none.
-func (t *trip) closeBrowser(ctx context.Context, now time.Time) (bool, error) {
+func (t *trip) closeBrowser(ctx context.Context, us []user, now time.Time) (bool, error) {
 	v := t.v
-	hint, err := oauth.ParseJWT(oauth.Canonical(v.request.Form.Get("id_token_hint")))
-	if v.browser == "" || err != nil {
-		return false, nil
-	}
-	us, err := t.g.usersOf(ctx, v, v.issuer, v.tenant.holds(v.request.HTTP).text(v.tenant.SessionCookies))
-	if err != nil {
-		return false, err
-	}
-	subject := t.g.c.Seal.Pseudonym("subject", v.tenant.Name, v.issuer.ID, hint.Claims.Text("sub"))
 	var ms []session.Mark
 	for _, u := range us {
-		if u.Subject == subject {
-			ms = append(ms, session.Mark{Of: session.OfDevice, ID: u.Device, Final: true, At: now.UnixNano(), Cause: "logout"})
-		}
+		ms = append(ms, session.Mark{Of: session.OfDevice, ID: u.Device, Final: true, At: now.UnixNano(), Cause: "logout"})
 	}
 	if ms == nil {
 		return false, nil
 	}
 	t.g.browsers.close(t.g.browserID(v), v.browser)
 	return true, t.g.c.Backup.Mark(context.WithoutCancel(ctx), v.tenant.Name, ms...)
+}
+
+// hinted are those of a browser's who are signed in as the person whom a logout names. What ends their session hides them: this is
+// asked before.
+func (t *trip) hinted(ctx context.Context) ([]user, error) {
+	v := t.v
+	hint, err := oauth.ParseJWT(oauth.Canonical(v.request.Form.Get("id_token_hint")))
+	if v.browser == "" || err != nil || v.endpoint != flow.EndSession {
+		return nil, nil
+	}
+	us, err := t.g.usersOf(ctx, v, v.issuer, v.tenant.holds(v.request.HTTP).text(v.tenant.SessionCookies))
+	subject := t.g.c.Seal.Pseudonym("subject", v.tenant.Name, v.issuer.ID, hint.Claims.Text("sub"))
+	return slices.DeleteFunc(us, func(u user) bool { return u.Subject != subject }), err
 }
 
 // usersOf are those who may be signed in with a browser, by what it holds, what it held before, and who was last seen to sign in.

@@ -106,6 +106,10 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 	if !t.v.ends() {
 		return nil
 	}
+	us, err := t.hinted(ctx)
+	if err != nil {
+		return t.notKept()
+	}
 	now := t.g.c.Now()
 	known, err := t.g.ended(ctx, t.v, t.v.request.Form, now, false, false)
 	switch {
@@ -116,7 +120,7 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 	}
 	t.over = now
 	if t.v.endpoint == flow.EndSession {
-		if t.closed, err = t.closeBrowser(ctx, now); err != nil {
+		if t.closed, err = t.closeBrowser(ctx, us, now); err != nil {
 			return t.notKept()
 		}
 	}
