@@ -82,11 +82,11 @@ func TestFences(t *testing.T) {
 	r := newRig(t)
 	at := r.now.Add(-time.Hour)
 	r.learn(r.learned("rt", "", at))
-	as := func(change func(*session.Record)) *backup.Learned {
-		m := r.learned("other", "", at)
+	as := func(token string, change func(*session.Record)) *backup.Learned {
+		m := r.learned(token, "", at)
 		rec := &session.Record{Format: session.RecordFormat, Tenant: tenant, Issuer: iss, Client: "app", Subject: "alice"}
 		change(rec)
-		sealed, err := session.Seal(rec, r.artifact("other"))
+		sealed, err := session.Seal(rec, r.artifact(token))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,9 +108,9 @@ func TestFences(t *testing.T) {
 		"another key":                {"rt", nil, func(p *flow.Play) { p.Artifact.Key = r.artifact("x").Key }, "seal"},
 		"a key that is none":         {"rt", nil, func(p *flow.Play) { p.Artifact.Key = nil }, "seal"},
 		"another flow":               {"rt", nil, func(p *flow.Play) { p.Flow = "x" }, "unknown_flow"},
-		"a record of another tenant": {"other", as(func(x *session.Record) { x.Tenant = "guests" }), func(*flow.Play) {}, "record_mismatch"},
-		"a record of another issuer": {"other", as(func(x *session.Record) { x.Issuer = "https://x.example" }), func(*flow.Play) {}, "record_mismatch"},
-		"a record of another client": {"other", as(func(x *session.Record) { x.Client = "x" }), func(*flow.Play) {}, "record_mismatch"},
+		"a record of another tenant": {"other tenant", as("other tenant", func(x *session.Record) { x.Tenant = "guests" }), func(*flow.Play) {}, "seal"},
+		"a record of another issuer": {"other issuer", as("other issuer", func(x *session.Record) { x.Issuer = "https://x.example" }), func(*flow.Play) {}, "record_mismatch"},
+		"a record of another client": {"other client", as("other client", func(x *session.Record) { x.Client = "x" }), func(*flow.Play) {}, "record_mismatch"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.before != nil {

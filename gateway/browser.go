@@ -299,8 +299,8 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 	if location != "" && resp.StatusCode/100 == 3 && !g.tie(ctx, v, before, after, resp.StatusCode, location) {
 		return errBarred
 	}
-	if form {
-		g.posted(v, before, after, resp)
+	if form && !g.posted(ctx, v, before, after, resp) {
+		return errBarred
 	}
 	return nil
 }

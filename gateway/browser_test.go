@@ -96,6 +96,15 @@ func TestBrowserIsClosed(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.back()
+			for _, mode := range []string{"form_post", "fragment", "form_post.jwt"} {
+				y := r.tab("rot", "spa", "", was).with("response_type", "id_token").with("response_mode", mode).with("code_challenge", "").with("code_challenge_method", "")
+				if resp, page := y.once(); strings.Contains(strings.ToLower(page), `name="id_token"`) || strings.Contains(strings.ToLower(page), `name="response"`) || resp.Header.Get("Location") != "" {
+					t.Errorf("her old cookies, by %s: %d %s %.300s", mode, resp.StatusCode, resp.Header.Get("Location"), page)
+				}
+			}
+			r.line(t, "the answer that was kept back", func(e audit.Entry) bool {
+				return e.Flow == "authorization" && e.Rule == "revoked" && e.Trigger == "revoked_here"
+			})
 			x := r.tab("rot", "web", "web-secret", was)
 			code, _ := x.silent()
 			if k := x.redeem(code); k.AccessToken != "" || k.Error != "invalid_grant" {

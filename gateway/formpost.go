@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"mime"
 	"net/http"
@@ -16,49 +17,47 @@ func isHTML(h http.Header) bool {
 	return err == nil && t == "text/html"
 }
 
-// posted lets a page that may post an authorization response to an application be read when the browser has it.
-func (g *Gateway) posted(v *visit, before, after holding, resp *http.Response) {
-	encoding, status := resp.Header.Get("Content-Encoding"), resp.StatusCode
-	resp.Body = &copied{ReadCloser: resp.Body, done: func(page []byte) {
-		switch encoding {
-		case "", "identity":
-		case "gzip":
-			z, err := gzip.NewReader(bytes.NewReader(page))
-			if err != nil {
-				return
-			}
-			if page, err = io.ReadAll(io.LimitReader(z, oauth.MaxFormPage+1)); err != nil {
-				return
-			}
-		default:
-			g.Counts.Unlearned(v.tenant.Name, "content_encoding")
-			return
+// posted reads a page that may post an authorization response to an application, before the browser has it. It is false where that
+// must not go out.
+func (g *Gateway) posted(ctx context.Context, v *visit, before, after holding, resp *http.Response) bool {
+	page, err := io.ReadAll(io.LimitReader(resp.Body, oauth.MaxFormPage+1))
+	resp.Body = &begunBody{Reader: io.MultiReader(bytes.NewReader(page), &rest{resp.Body, err}), Closer: resp.Body}
+	if err != nil || len(page) > oauth.MaxFormPage {
+		return true // no such page, or none that the browser has whole
+	}
+	switch resp.Header.Get("Content-Encoding") {
+	case "", "identity":
+	case "gzip":
+		z, err := gzip.NewReader(bytes.NewReader(page))
+		if err != nil {
+			return true
 		}
-		x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected { return oauth.ReadForm(page, ask) })
-		g.answered(v, x, r, before, after, status)
-	}}
+		if page, err = io.ReadAll(io.LimitReader(z, oauth.MaxFormPage+1)); err != nil {
+			return true
+		}
+	default:
+		g.Counts.Unlearned(v.tenant.Name, "content_encoding")
+		return true
+	}
+	x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected { return oauth.ReadForm(page, ask) })
+	return g.given(ctx, v, x, r, before, after, resp.StatusCode)
 }
 
-// copied keeps what is read of a body, and gives it away at its end; of one that is too large it keeps nothing.
-type copied struct {
-	io.ReadCloser
-	page []byte
-	done func(page []byte)
+// begunBody is a body whose beginning was read.
+type begunBody struct {
+	io.Reader
+	io.Closer
 }
 
-func (c *copied) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	if c.done == nil {
-		return n, err
+// rest is what follows of a body whose beginning was read, with the error that this ended with.
+type rest struct {
+	io.Reader
+	err error
+}
+
+func (r *rest) Read(p []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
 	}
-	if c.page = append(c.page, p[:n]...); len(c.page) > oauth.MaxFormPage {
-		c.page, c.done = nil, nil
-		return n, err
-	}
-	if err == io.EOF {
-		done := c.done
-		c.done = nil
-		done(c.page)
-	}
-	return n, err
+	return r.Reader.Read(p)
 }

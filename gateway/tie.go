@@ -311,6 +311,11 @@ var errBarred = errors.New("the session was ended here")
 // a session that was ended here, of which the primary could not have heard (design, law 3).
 func (g *Gateway) tie(ctx context.Context, v *visit, before, after holding, status int, location string) bool {
 	x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected { return oauth.ReadRedirect(location, ask) })
+	return g.given(ctx, v, x, r, before, after, status)
+}
+
+// given notes an authorization response, which is false where it must not go out.
+func (g *Gateway) given(ctx context.Context, v *visit, x *begun, r *oauth.Redirected, before, after holding, status int) bool {
 	if x != nil && (r.IDToken != "" || r.AccessToken != "") {
 		given := session.Object{{Name: "id_token", Value: session.Quote(r.IDToken)}, {Name: "access_token", Value: session.Quote(r.AccessToken)}}
 		if g.barred(ctx, v.tenant, x.issuer, x.ask.Client.ID, given, v.began) {
