@@ -29,12 +29,12 @@ func (s *statePages) initCheck(r *http.Request) string {
 	if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != o { // "null" is nobody's
 		return ""
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.pages[at] == nil {
-		return ""
+	for _, is := range s.tenant.meta.issuers() {
+		if is.statePage(s.tenant) == at { // whether there is a copy yet or not
+			return session.Joined(at, q.Get("client_id"), o)
+		}
 	}
-	return session.Joined(at, q.Get("client_id"), o)
+	return ""
 }
 
 // passed learns from the primary's own reply that a client may ask from an origin, or may not any more.
