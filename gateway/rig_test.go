@@ -126,7 +126,9 @@ func newRig(t *testing.T, primary string, change ...func(*gateway.Tenant)) *rig 
 		for range 500 {
 			if resp, err := strangers().Get(r.url + "/.understudy/health"); err == nil {
 				resp.Body.Close()
-				return
+				if _, err := os.Stat(filepath.Join(r.dir, "admin.sock")); err == nil { // it opens by itself
+					return
+				}
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
