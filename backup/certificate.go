@@ -15,17 +15,8 @@ func (s *Service) certificate(a *attempt) *flow.Refusal {
 	if p.Method != a.door.ClientAuth || p.SecretID.Zero() {
 		return flow.NotNow("certificate_refused")
 	}
-	mine, err := s.Sessions.Secret(a.play.Tenant, a.door.Client, p.SecretID)
-	switch {
-	case err != nil:
-		s.Log.Error("a client's proof cannot be read", "tenant", a.play.Tenant, "error", err)
-		return flow.NotNow("store_failed")
-	case mine == nil:
-		return flow.NotNow("client_unknown_secret")
-	case mine.Refused >= mine.Approved:
-		return flow.NotNow("client_secret_refused")
-	}
-	return nil
+	_, no := s.approved(a, a.door.Client)
+	return no
 }
 
 // bound checks that the client shows the certificate to which what it presents is bound (RFC 8705, section 3). What it obtains

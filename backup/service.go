@@ -205,17 +205,8 @@ func (s *Service) assertion(ctx context.Context, a *attempt) *flow.Refusal {
 	case len(p.Once) == 0:
 		return flow.NotNow("assertion_refused") // the primary might be less strict
 	}
-	mine, err := s.Sessions.Secret(a.play.Tenant, a.door.Client, p.SecretID)
-	switch {
-	case err != nil:
-		s.Log.Error("a client's proof cannot be read", "tenant", a.play.Tenant, "error", err)
-		return flow.NotNow("store_failed")
-	case mine == nil:
-		return flow.NotNow("client_unknown_secret")
-	case mine.Refused >= mine.Approved:
-		return flow.NotNow("client_secret_refused")
-	case a.play.Shadow:
-		return nil
+	if _, no := s.approved(a, a.door.Client); no != nil || a.play.Shadow {
+		return no
 	}
 	first, err := s.Sessions.KV.Claim(ctx, onceKey(a.play.Tenant, p.Once), time.Unix(0, p.Until))
 	switch {
@@ -263,6 +254,22 @@ func (s *Service) caller(a *attempt) *flow.Refusal {
 	return nil
 }
 
+// approved is what is known of a client's proof (its secret, key or certificate), which the primary approved and has not refused
+// since.
+func (s *Service) approved(a *attempt, client session.ID) (*session.Secret, *flow.Refusal) {
+	mine, err := s.Sessions.Secret(a.play.Tenant, client, a.play.Client.SecretID)
+	switch {
+	case err != nil:
+		s.Log.Error("a client's proof cannot be read", "tenant", a.play.Tenant, "error", err)
+		return nil, flow.NotNow("store_failed")
+	case mine == nil:
+		return nil, flow.NotNow("client_unknown_secret")
+	case mine.Refused >= mine.Approved:
+		return nil, flow.NotNow("client_secret_refused")
+	}
+	return mine, nil
+}
+
 // secret checks that the primary approved the presented secret of a client, and has not refused it since, nor approved
 // another one long ago.
 func (s *Service) secret(a *attempt, client session.ID) *flow.Refusal {
@@ -270,16 +277,9 @@ func (s *Service) secret(a *attempt, client session.ID) *flow.Refusal {
 	if p.SecretID.Zero() {
 		return flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
 	}
-	mine, err := s.Sessions.Secret(a.play.Tenant, client, p.SecretID)
-	if err != nil {
-		s.Log.Error("a client's proof cannot be read", "tenant", a.play.Tenant, "error", err)
-		return flow.NotNow("store_failed")
-	}
-	switch {
-	case mine == nil:
-		return flow.NotNow("client_unknown_secret")
-	case mine.Refused >= mine.Approved:
-		return flow.NotNow("client_secret_refused")
+	mine, no := s.approved(a, client)
+	if no != nil {
+		return no
 	}
 	last, err := s.Sessions.Secret(a.play.Tenant, client, session.ID{})
 	if err != nil {

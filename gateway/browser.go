@@ -195,8 +195,7 @@ func (g *Gateway) opened(ctx context.Context, v *visit, ks session.ArtifactKeys)
 	return k
 }
 
-// closeBrowser ends what the browser of a logout can open, where the hint is of who is signed in with it: with a stranger's anybody
-// could sign anybody out. It is false where the browser is another's, or none.
+// closeBrowser ends what the browser of a logout can open as those who are signed in with it. It is false where there are none.
 func (t *trip) closeBrowser(ctx context.Context, us []user, now time.Time) (bool, error) {
 	v := t.v
 	var ms []session.Mark
@@ -210,8 +209,8 @@ func (t *trip) closeBrowser(ctx context.Context, us []user, now time.Time) (bool
 	return true, t.g.c.Backup.Mark(context.WithoutCancel(ctx), v.tenant.Name, ms...)
 }
 
-// hinted are those of a browser's who are signed in as the person whom a logout names. What ends their session hides them: this is
-// asked before.
+// hinted are those who are signed in with the browser of a logout as the person whom its hint names: with a stranger's hint anybody
+// could sign anybody out. What ends their session hides them, so this is asked before.
 func (t *trip) hinted(ctx context.Context) ([]user, error) {
 	v := t.v
 	hint, err := oauth.ParseJWT(oauth.Canonical(v.request.Form.Get("id_token_hint")))

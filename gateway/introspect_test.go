@@ -19,13 +19,31 @@ import (
 // introspect asks Keycloak's introspection endpoint (RFC 7662) through the gateway.
 func (r *rig) introspect(realm, client, secret, token string) (int, session.Object) {
 	r.t.Helper()
-	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, r.realm(realm)+"/protocol/openid-connect/token/introspect",
+	req := r.about(realm, "/token/introspect", token)
+	req.SetBasicAuth(client, secret)
+	s, b := r.asks(req)
+	o, err := session.ParseObject(b)
+	if err != nil {
+		r.t.Fatalf("%d %s", s, b)
+	}
+	return s, o
+}
+
+// about is a request about an access token at an endpoint of Keycloak's.
+func (r *rig) about(realm, endpoint, token string) *http.Request {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, r.realm(realm)+"/protocol/openid-connect"+endpoint,
 		strings.NewReader(url.Values{"token": {token}, "token_type_hint": {"access_token"}}.Encode()))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.SetBasicAuth(client, secret)
+	return req
+}
+
+// asks sends a request and reads the reply.
+func (r *rig) asks(req *http.Request) (status int, body []byte) {
+	r.t.Helper()
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		r.t.Fatal(err)
@@ -35,11 +53,7 @@ func (r *rig) introspect(realm, client, secret, token string) (int, session.Obje
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	o, err := session.ParseObject(b)
-	if err != nil {
-		r.t.Fatalf("%d %s", resp.StatusCode, b)
-	}
-	return resp.StatusCode, o
+	return resp.StatusCode, b
 }
 
 // Whoever the primary told that a client's tokens are active is told so of the backup's, in the outage and until they expire;

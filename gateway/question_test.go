@@ -2,10 +2,7 @@ package gateway_test
 
 import (
 	"context"
-	"io"
 	"net/http"
-	"net/url"
-	"strings"
 	"testing"
 
 	"understudy/audit"
@@ -21,37 +18,24 @@ func (r *rig) userInfo(realm, token string) (int, session.Object) {
 		r.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	s, b := r.asks(req)
 	o, err := session.ParseObject(b)
 	if err != nil {
-		return resp.StatusCode, nil
+		return s, nil
 	}
-	return resp.StatusCode, o
+	return s, o
 }
 
-func (r *rig) revoke(realm, token string) int {
+// revoke revokes a token as the client "web".
+func (r *rig) revoke(realm, token string, change ...func(*http.Request)) int {
 	r.t.Helper()
-	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, r.realm(realm)+"/protocol/openid-connect/revoke",
-		strings.NewReader(url.Values{"token": {token}, "token_type_hint": {"access_token"}}.Encode()))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req := r.about(realm, "/revoke", token)
 	req.SetBasicAuth("web", "web-secret")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		r.t.Fatal(err)
+	for _, c := range change {
+		c(req)
 	}
-	resp.Body.Close()
-	return resp.StatusCode
+	s, _ := r.asks(req)
+	return s
 }
 
 // A token that the primary issued just before it went is answered for until it ends, but what the primary said of it before, and

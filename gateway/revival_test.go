@@ -3,7 +3,6 @@ package gateway_test
 import (
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -139,16 +138,8 @@ func TestWhatIsOwedGoesOn(t *testing.T) {
 	r := newRig(t, f.URL())
 	revoke := func(k *tokens, header, value string) {
 		t.Helper()
-		req := must(http.NewRequest(http.MethodPost, r.realm("norot")+"/protocol/openid-connect/revoke", strings.NewReader(url.Values{"token": {k.RefreshToken}}.Encode())))
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		req.SetBasicAuth("web", "web-secret")
-		if header != "" {
-			req.Header.Set(header, value)
-		}
-		resp := must(http.DefaultClient.Do(req))
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			t.Errorf("revoke: %d", resp.StatusCode)
+		if s := r.revoke("norot", k.RefreshToken, func(q *http.Request) { q.Header.Set(header, value) }); s != http.StatusOK {
+			t.Errorf("revoke: %d", s)
 		}
 	}
 	endSessions(t, kc, "norot", "bob")
@@ -159,7 +150,7 @@ func TestWhatIsOwedGoesOn(t *testing.T) {
 		return r.metrics("understudy_primary_share_percent")[`understudy_primary_share_percent{endpoint="token",tenant="default"}`] == "0"
 	})
 	revoke(alice, "Cookie", "x="+strings.Repeat("a", 9_000))
-	revoke(bob, "", "")
+	revoke(bob, "User-Agent", "plain")
 	revoke(latin, "User-Agent", "Caf\xe9")
 	// A reverse proxy that takes no more than 8 KB of cookies.
 	fault(t, f, idptest.Fault{Kind: idptest.ServerError, Status: 400, Match: func(q *http.Request) bool { return len(q.Header.Get("Cookie")) > 8192 }})

@@ -39,8 +39,11 @@ func (s *statePages) initCheck(r *http.Request) string {
 
 // passed learns from the primary's own reply that a client may ask from an origin, or may not any more.
 func (s *statePages) passed(r *http.Request, status int) {
+	if status != http.StatusNoContent && status != http.StatusForbidden {
+		return
+	}
 	k := s.initCheck(r)
-	if k == "" || status != http.StatusNoContent && status != http.StatusForbidden {
+	if k == "" {
 		return
 	}
 	s.mu.Lock()

@@ -492,13 +492,14 @@ func (x *tied) front(ctx context.Context, l *learner, v *visit, rec *session.Rec
 // signed is how the authorization response is signed, as the primary signed it; nil: it was not.
 func (x *tied) signed(ctx context.Context, l *learner, v *visit) (*session.SignedResponse, string) {
 	s, why := x.answer.Signature(v.issuer.ID, x.ask.Client.ID, x.received)
-	switch {
-	case s == nil:
+	if s == nil {
 		return nil, why
-	case l.unsigned(ctx, v, &s.Token) != "":
-		return nil, l.unsigned(ctx, v, &s.Token)
-	case !v.issuer.signed(x.answer.Response, &s.Token):
-		return nil, "unknown_key"
+	}
+	if why = l.unsigned(ctx, v, &s.Token); why == "" && !v.issuer.signed(x.answer.Response, &s.Token) {
+		why = "unknown_key"
+	}
+	if why != "" {
+		return nil, why
 	}
 	return s, ""
 }

@@ -142,15 +142,6 @@ func (o *Outbox) Put(n *Notice) error {
 	return nil
 }
 
-// Waiting is how many wait.
-func (o *Outbox) Waiting() int {
-	names, err := o.names()
-	if err != nil {
-		return 0
-	}
-	return len(names)
-}
-
 func (o *Outbox) names() ([]string, error) {
 	es, err := os.ReadDir(o.Dir)
 	if err != nil {

@@ -298,10 +298,11 @@ func segment(s string) (session.Object, error) {
 	return session.ParseObject(b)
 }
 
-// Reused says whether the words beside an error say that a refresh token was refused because another has taken its place.
+// Reused says whether the words beside an error, Keycloak's, say that a refresh token was refused because another has taken its
+// place.
 func Reused(description string) bool {
 	return description == "Maximum allowed refresh token reuse exceeded"
-} // Keycloak
+}
 
 // Over is what the words beside an error say is over: Keycloak's about a refresh token whose user or session is not what
 // it was. 0: no more than the error says.

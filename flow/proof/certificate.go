@@ -58,14 +58,8 @@ func (c *Certificate) Verify(roots *x509.CertPool, between []*x509.Certificate, 
 	return chains[0][len(chains[0])-1].RawSubjectPublicKeyInfo, true
 }
 
-// Verified says whether somebody vouches for the issuer.
-func (c *Certificate) Verified() bool { return c.verified }
-
 // Valid says whether the certificate is valid now.
 func (c *Certificate) Valid(now time.Time) bool { return c.valid(now) == nil }
-
-// DER is the certificate itself.
-func (c *Certificate) DER() []byte { return c.x509.Raw }
 
 // Key is the public key (SubjectPublicKeyInfo).
 func (c *Certificate) Key() []byte { return c.x509.RawSubjectPublicKeyInfo }
