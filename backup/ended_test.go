@@ -124,7 +124,7 @@ func TestAnAccessTokenThatHasEnded(t *testing.T) {
 		Key: seal.ArtifactKey(session.AccessToken, tenant, iss, "", "at", nil), Ends: end.UnixNano(),
 	}
 	rec := &session.Record{Format: session.RecordFormat, Tenant: tenant, Issuer: iss, Client: "app", Subject: "alice", SID: "sid-1"}
-	sealed, err := session.Seal(rec, r.artifact("rt"), at)
+	sealed, err := session.Seal(rec, nil, r.artifact("rt"), at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,7 @@ func TestFences(t *testing.T) {
 		m := r.learned(token, "", at)
 		rec := &session.Record{Format: session.RecordFormat, Tenant: tenant, Issuer: iss, Client: "app", Subject: "alice"}
 		change(rec)
-		sealed, err := session.Seal(rec, r.artifact(token))
+		sealed, err := session.Seal(rec, nil, r.artifact(token))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,8 +53,8 @@ type Learned struct {
 	Kept []session.SealedDoor `cbor:"21,keyasint,omitempty"`
 	// Former stand for the browser as it was while other persons were signed in with it: that is over.
 	Former []session.ID `cbor:"22,keyasint,omitempty"`
-	// Responds is the algorithm by which the primary signs authorization responses to this client (JARM); "": it does not.
-	Responds string `cbor:"23,keyasint,omitempty"`
+	// Signs are the algorithms by which the primary signs responses to this client that are no tokens, by the class of their keys.
+	Signs map[string]string `cbor:"23,keyasint,omitempty"`
 	// Notify is how a logout token to this client is made ("alg", "typ"); nil: it is told of no logout.
 	Notify map[string]string `cbor:"24,keyasint,omitempty"`
 }
@@ -107,8 +107,8 @@ func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 		return nil, fmt.Errorf("learn: %w", err)
 	}
 	for i, l := range ls {
-		if l.Responds != "" && out[i].Unlearned == "" {
-			s.responds(l)
+		if out[i].Unlearned == "" {
+			s.signs(l)
 		}
 		if l.Notify["alg"] != "" {
 			s.notifies(l)
@@ -117,11 +117,13 @@ func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 	return out, nil
 }
 
-// responds makes the key for authorization responses that are signed, where there is none: few clients ask for them.
-func (s *Service) responds(l *Learned) {
+// signs makes the keys for responses that are signed, where there are none: few clients ask for them.
+func (s *Service) signs(l *Learned) {
 	f := keys.Fence{Tenant: l.Tenant, Issuer: l.Issuer}
-	if err := s.Keys.Ensure(f, l.Responds, keys.AuthorizationResponse); err != nil {
-		s.Log.Error("no key for authorization responses can be made", "tenant", l.Tenant, "issuer", l.Issuer, "algorithm", l.Responds, "error", err)
+	for class, alg := range l.Signs {
+		if err := s.Keys.Ensure(f, alg, class); err != nil {
+			s.Log.Error("no key for responses can be made", "tenant", l.Tenant, "issuer", l.Issuer, "class", class, "algorithm", alg, "error", err)
+		}
 	}
 }
 

@@ -76,7 +76,7 @@ func (r *rig) learned(token, presented string, sent time.Time) *backup.Learned {
 			Claims: session.Object{{Name: "iss", Value: quoted(iss)}, {Name: "sub", Value: quoted("alice")}, {Name: "iat", Value: []byte("1000")}, {Name: "exp", Value: []byte("1060")}},
 		},
 	}
-	sealed, err := session.Seal(rec, r.artifact(token))
+	sealed, err := session.Seal(rec, nil, r.artifact(token))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ type attempt struct {
 	flow   flow.Flow
 	door   *session.Door
 	record *session.Record
-	data   []byte // the record's data key
+	data   []byte // what the door opens: the record's data key, and the UserInfo key
 	rule   string
 	keys   []string
 	now    time.Time
@@ -444,6 +444,9 @@ func (s *Service) answer(ctx context.Context, a *attempt) (*flow.Reply, *flow.Re
 		},
 		HabitOf: func(name string) (*session.Habit, error) {
 			return s.Sessions.Habit(a.play.Tenant, s.Sessions.Seal.HabitOf(a.play.Tenant, a.play.Issuer, name))
+		},
+		UserInfo: func() (*session.Record, int64, error) {
+			return s.Sessions.UserInfo(a.play.Tenant, a.play.Issuer, session.UserInfoOf(a.data))
 		},
 		Opaque: func(l session.Look) string { return oauth.Opaque(l, s.Sessions.Seal.Look) },
 		Bound:  a.door.Bound,

@@ -24,6 +24,8 @@ type Standing struct {
 	Subject   session.ID         `cbor:"7,keyasint,omitzero"` // whose it is
 	// Doubted is set where an inferred mark blocks the grant: the primary is known to have refused it, or something like it.
 	Doubted bool `cbor:"8,keyasint,omitempty"`
+	// Wrapped is what a refresh token opens, under it (see [session.Unwrap]).
+	Wrapped []byte `cbor:"9,keyasint,omitempty"`
 }
 
 // Standing looks an artifact up. It opens nothing.
@@ -42,6 +44,9 @@ func (s *Service) Standing(_ context.Context, tenant string, lookup session.ID) 
 		return st, err
 	}
 	st.Known, st.Grant, st.Hash, st.Client, st.Subject = true, d.Grant, d.Hash, d.Client, d.Subject
+	if d.Kind == session.RefreshToken {
+		st.Wrapped = d.Wrapped
+	}
 	marks, err := s.Sessions.Blocking(tenant, d)
 	if err != nil {
 		return st, err
@@ -57,23 +62,28 @@ func (s *Service) Standing(_ context.Context, tenant string, lookup session.ID) 
 	return st, nil
 }
 
-// Held is what is kept of what a browser holds.
+// Held is what is kept of what a browser or the bearer of an access token holds.
 type Held struct {
-	// Wrapped is the browser-session key under it (see [session.BrowserKey]); nil: nothing is kept, or it is over.
+	// Wrapped is the browser-session key under it (see [session.BrowserKey]), or what an access token opens (see
+	// [session.Unwrap]); nil: nothing is kept, or it is over.
 	Wrapped []byte     `cbor:"0,keyasint"`
 	Subject session.ID `cbor:"1,keyasint"`
 	Session session.ID `cbor:"2,keyasint"`
 	Device  session.ID `cbor:"3,keyasint"`
-	// Bound and Client are a pushed request's, and whose it is.
-	Bound  map[string]string `cbor:"4,keyasint,omitempty"`
-	Client session.ID        `cbor:"5,keyasint,omitzero"`
+	// Bound is a pushed request's.
+	Bound map[string]string `cbor:"4,keyasint,omitempty"`
+	// Client is whose the pushed request is, or to whom the access token was issued.
+	Client session.ID `cbor:"5,keyasint,omitzero"`
+	// Record and Data are the sealed record of the sign-in that the access token came of.
+	Record session.ID `cbor:"6,keyasint,omitzero"`
+	Data   []byte     `cbor:"7,keyasint,omitempty"`
 }
 
 // replacedGrace is how long what a browser held still opens when the primary has replaced its cookies: for requests that were
 // under way.
 const replacedGrace = time.Minute
 
-// Held looks up what a browser holds. It opens nothing.
+// Held looks up what a browser or the bearer of an access token holds. It opens nothing.
 func (s *Service) Held(_ context.Context, tenant string, lookup session.ID) (Held, error) {
 	d, err := s.Sessions.Door(tenant, lookup)
 	if errors.Is(err, session.ErrNoRecord) {
@@ -85,6 +95,13 @@ func (s *Service) Held(_ context.Context, tenant string, lookup session.ID) (Hel
 	now := s.Now().UnixNano()
 	if d.Kind == session.PushedRequest && now < d.Ends {
 		return Held{Bound: d.Bound, Client: d.Client}, nil
+	}
+	if d.Kind == session.AccessToken && now < d.Ends {
+		data, err := s.Sessions.SealedRecord(tenant, d)
+		if errors.Is(err, session.ErrNoRecord) {
+			return Held{}, nil
+		}
+		return Held{Wrapped: d.Wrapped, Subject: d.Subject, Session: d.Session, Client: d.Client, Record: d.Record, Data: data}, err
 	}
 	if d.Kind != session.Browser || now >= d.Approved+int64(session.Lifetime) || d.Ends != 0 && d.Ends <= now ||
 		d.Superseded != 0 && now > d.Superseded+int64(replacedGrace) {

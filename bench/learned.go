@@ -97,7 +97,7 @@ func (m *maker) message(n int) (*backup.Learned, error) {
 		t.Claims.Set("sid", session.Quote(r.SID))
 		*p = &t
 	}
-	sealed, err := session.Seal(&r, m.keys(m.artifact(n)))
+	sealed, err := session.Seal(&r, session.NewUserInfoKey(), m.keys(m.artifact(n)))
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,8 @@ type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
-	Object session.Object // Body, where it was parsed already; nil: it was not. It is not changed.
+	Object session.Object // Body, or what the JWT that it is says, where it was parsed already; nil: it was not. It is not changed.
+	Token  *session.Token // Body, where it is a JWT; nobody has verified it
 	Sent   time.Time      // when the request was sent
 }
 
@@ -153,6 +154,10 @@ type Lesson struct {
 	NotBefore int64
 	// DPoP is set where what was given is bound to the key of the request's DPoP proof.
 	DPoP bool
+	// Signed is the JWT that the reply came in, and Class that of the key which signs such a reply; nil: it came in none. Nobody has
+	// verified it.
+	Signed *session.Token
+	Class  string
 	// Unlearned says why nothing may be remembered ("password", "dpop", …). It is counted and shown.
 	Unlearned string
 }
@@ -211,6 +216,9 @@ type Permit struct {
 	Bound map[string]string
 	// HabitOf returns what is known under a name of the flow's own (see [Lesson.Habit]).
 	HabitOf func(name string) (*session.Habit, error)
+	// UserInfo returns what the primary said at the UserInfo endpoint for this sign-in, and when it was asked (Unix nanoseconds);
+	// the error wraps [session.ErrNoRecord] where it was not.
+	UserInfo func() (told *session.Record, at int64, err error)
 	// Sign signs a JWT of the class with the backup key for its issuer and algorithm, and sets alg and kid where the
 	// header has them.
 	Sign func(class string, header, claims session.Object) (string, error)
@@ -253,6 +261,10 @@ const (
 	ClassIDToken     = "id_token"
 	// ClassAuthorizationResponse is an authorization response in a JWT (JARM).
 	ClassAuthorizationResponse = "authorization_response"
+	// ClassUserInfo is a UserInfo response in a JWT (OpenID Connect Core, section 5.3.2).
+	ClassUserInfo = "userinfo"
+	// ClassIntrospection is an introspection response in a JWT (RFC 9701).
+	ClassIntrospection = "introspection"
 )
 
 // Refusal says why the backup gives no answer, in a stable code, and what the client is told.

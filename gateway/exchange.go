@@ -170,7 +170,7 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 	if rule == nil {
 		t.g.crossed(t.v, t.v.request.HTTP, o.status, o.header)
 		t.push(o)
-		if t.v.exchange != nil && (t.v.endpoint == flow.Token || t.v.endpoint == flow.Pushed || t.v.endpoint == flow.Introspection && string(o.object.Get("active")) == "true" && t.g.learner.due(t)) {
+		if t.v.exchange != nil && (t.v.endpoint == flow.Token || t.v.endpoint == flow.Pushed || t.answers(o) && t.g.learner.due(t)) {
 			t.g.learner.offer(t, o, "")
 		}
 		if t.v.endpoint == flow.Token && o.status == http.StatusOK && t.barred(ctx, o) {

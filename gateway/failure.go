@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"understudy/flow"
+	"understudy/flow/oauth"
 	"understudy/health"
 	"understudy/session"
 )
@@ -23,11 +24,12 @@ type outcome struct {
 	status    int
 	header    http.Header
 	body      []byte
-	err       error // no reply, or not a whole one
-	sent      bool  // the request may have reached the primary
-	handshake bool  // the TLS handshake failed
-	object    session.Object
+	err       error          // no reply, or not a whole one
+	sent      bool           // the request may have reached the primary
+	handshake bool           // the TLS handshake failed
+	object    session.Object // the body, or what the JWT that it is says
 	objErr    error
+	token     *session.Token // the body, where it is a JWT
 }
 
 // Rule is one line of the table of failures.
@@ -101,7 +103,7 @@ func Rules() []Rule {
 		{"no_active", "a 200 of the introspection endpoint that does not say whether the token is active", health.Doubt, false, true,
 			func(o *outcome) bool {
 				active := string(o.object.Get("active"))
-				return o.status == 200 && o.endpoint == flow.Introspection && active != "true" && active != "false" && !isSignedIntrospection(o)
+				return o.status == 200 && o.endpoint == flow.Introspection && active != "true" && active != "false" && (o.token != nil || !isSignedIntrospection(o))
 			}},
 		{"no_token", "a 200 of the token endpoint without access_token or token_type", health.Doubt, false, true,
 			func(o *outcome) bool {
@@ -139,7 +141,9 @@ var errTooLarge = errors.New("reply too large")
 // classify returns the line of the table that holds, or nil where the primary has answered.
 func classify(rules []Rule, o *outcome) *Rule {
 	if o.err == nil && len(o.body) > 0 {
-		o.object, o.objErr = session.ParseObject(o.body)
+		if o.read(); o.token == nil {
+			o.object, o.objErr = session.ParseObject(o.body)
+		}
 	}
 	for i := range rules {
 		if rules[i].when(o) {
@@ -161,15 +165,40 @@ func bodyDue(e flow.Endpoint) bool {
 	return false // UserInfo may be signed (JWT); revocation and logout may be empty
 }
 
-// isSignedIntrospection says whether a reply is a JWT of RFC 9701, which is not read here.
+// isSignedIntrospection says whether a reply is a JWT of RFC 9701, which may be encrypted to its reader.
 func isSignedIntrospection(o *outcome) bool {
-	t, _, err := mime.ParseMediaType(o.header.Get("Content-Type"))
-	return err == nil && o.endpoint == flow.Introspection && t == "application/token-introspection+jwt" && len(o.body) > 0
+	return o.endpoint == flow.Introspection && mediaType(o.header) == "application/token-introspection+jwt" && len(o.body) > 0
+}
+
+// read reads a reply that is a JWT (OpenID Connect Core, section 5.3.2; RFC 9701, section 5), verifying nothing; object is then what
+// it says.
+func (o *outcome) read() {
+	switch t := mediaType(o.header); {
+	case o.endpoint == flow.UserInfo && t == "application/jwt":
+		if tok, err := oauth.ParseJWT(string(o.body)); err == nil {
+			o.token, o.object = tok, tok.Claims
+		}
+	case isSignedIntrospection(o):
+		if tok, err := oauth.ParseJWT(string(o.body)); err == nil {
+			if said, err := session.ParseObject(tok.Claims.Get("token_introspection")); err == nil {
+				o.token, o.object = tok, said
+			}
+		}
+	}
+}
+
+// mediaType is what a reply says it is, "" where it does not.
+func mediaType(h http.Header) string {
+	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return t
 }
 
 func isJSON(h http.Header) bool {
-	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
+	t := mediaType(h)
+	return t == "application/json" || strings.HasSuffix(t, "+json")
 }
 
 // isCut says whether a connection came to its end, or a time did.

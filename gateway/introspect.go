@@ -47,8 +47,12 @@ func (t *trip) introspect(ctx context.Context) *http.Response {
 	return t.told(t.play(ctx, "own_token"))
 }
 
-// told is the reply to who asked about a token: of one that is over, that it is not active. The caller is authenticated then.
+// told is the reply to who asked about a token: of one that is over, that it is not active. The caller is authenticated then. In a
+// JWT (RFC 9701) that would need a signature, and is "not now".
 func (t *trip) told(p played) *http.Response {
+	if p.no != nil && p.no.Error == "invalid_grant" && t.ask.Params["accept"] != "" {
+		return t.refuse(flow.NotNow(p.no.Code))
+	}
 	if p.no != nil && p.no.Error == "invalid_grant" {
 		return t.reply(http.StatusOK, http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}}, []byte(`{"active":false}`))
 	}

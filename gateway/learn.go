@@ -19,7 +19,7 @@ import (
 type learner struct {
 	g       *Gateway
 	queue   chan *lesson
-	asked   *lately      // callers of the introspection endpoint
+	asked   *lately      // callers of the introspection endpoint, tokens at the UserInfo endpoint
 	waiting atomic.Int64 // exchanges that are not yet kept: queued, being sealed, or on their way to the backup
 }
 
@@ -98,12 +98,19 @@ func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []sealed {
 	return nil
 }
 
-// dueEvery is how often it is learned anew what a caller of the introspection endpoint is told: it may ask for every request
-// that it serves.
+// dueEvery is how often it is learned anew what a caller of the introspection endpoint, or the bearer of a token, is told: it may ask
+// for every request that it serves.
 const dueEvery = 10 * time.Second
 
-// due says whether an introspection is to be learned from: for each caller one in a while.
-func (l *learner) due(t *trip) bool { return l.asked.due(t.client(), l.g.c.Now()) }
+// due says whether an answer about a token is to be learned from: one in a while for each caller of the introspection endpoint, and
+// for each token at the UserInfo endpoint.
+func (l *learner) due(t *trip) bool {
+	of := t.client()
+	if t.v.endpoint == flow.UserInfo {
+		of = t.at(t.ask.Artifact)
+	}
+	return l.asked.due(of, l.g.c.Now())
+}
 
 // run seals in the order in which the exchanges ended, while what was sealed before is being kept. What is queued when
 // ctx ends is learned still: a restart must not forget who has just signed in.
@@ -200,7 +207,10 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 	if t.ask.Artifact.Kind == session.Code {
 		browser = l.g.browsers.take(t.lookup)
 	}
-	le := t.v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Object: x.o.object, Sent: x.sent})
+	le := t.v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Object: x.o.object, Token: x.o.token, Sent: x.sent})
+	if t.v.endpoint == flow.UserInfo {
+		return l.sealUserInfo(ctx, x, le)
+	}
 	if le == nil {
 		l.g.unlearned(t, x.o, nil, "no_refresh_token")
 		return nil
@@ -210,7 +220,8 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 		l.g.unlearned(t, x.o, nil, le.Unlearned)
 		return nil
 	}
-	m := l.message(ctx, x, le)
+	key := t.userInfoKey(ctx, le)
+	m := l.message(ctx, x, le, key)
 	if m == nil {
 		return nil
 	}
@@ -218,6 +229,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 		ms = append(ms, sealed{m, l.g.seen(t, le, m)})
 	}
 	if browser != nil && browser.redeemedBy(t) {
+		browser.userInfo = key
 		if b := browser.learned(ctx, l, t.v, le, m); b != nil {
 			ms = append(ms, sealed{b, l.g.seenBrowser(t.v, browser, le)})
 		}
@@ -230,8 +242,8 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 	return ms
 }
 
-// message makes of a lesson the message for the backup, or nil where there is nothing to keep.
-func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *backup.Learned {
+// message makes of a lesson the message for the backup, or nil where there is nothing to keep. key goes with what it opens.
+func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson, key session.UserInfoKey) *backup.Learned {
 	t := x.t
 	v, s := t.v, l.g.c.Seal
 	why := le.Unlearned
@@ -258,7 +270,10 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 		t.place = t.lookup
 	}
 	if why == "" {
-		why = l.unsigned(ctx, v, le.Record.AccessToken, le.Record.IDToken)
+		why = l.unsigned(ctx, v, le.Record.AccessToken, le.Record.IDToken, le.Signed)
+	}
+	if why == "" && le.Signed != nil && !v.issuer.signed(string(x.o.body), le.Signed) {
+		why = "unknown_key"
 	}
 	if why != "" && byItself(t.ask.Artifact.Kind) {
 		l.g.Counts.Unlearned(v.tenant.Name, why) // nothing follows from it that would have to be told apart
@@ -280,6 +295,9 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 		Once: t.proof.Once, Until: t.proof.Until,
 	}
 	m.Notify = v.notify(client.ID, le.Record.IDToken)
+	if le.Signed != nil {
+		m.Signs = map[string]string{le.Class: le.Signed.Header.Text("alg")}
+	}
 	if le.Presented != nil {
 		m.Presented = t.lookup
 		if t.place != t.lookup {
@@ -321,7 +339,7 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson) *back
 		}
 		ks = append(ks, k)
 	}
-	sealed, err := session.Seal(le.Record, ks...)
+	sealed, err := session.Seal(le.Record, key, ks...)
 	if err != nil {
 		l.g.Counts.Unlearned(v.tenant.Name, "seal")
 		return nil

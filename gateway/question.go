@@ -68,6 +68,17 @@ func (t *trip) question(ctx context.Context) (*http.Response, error) {
 	}
 }
 
+// answers says whether the primary said what a token is, or whose.
+func (t *trip) answers(o *outcome) bool {
+	switch t.v.endpoint {
+	case flow.Introspection:
+		return string(o.object.Get("active")) == "true"
+	case flow.UserInfo:
+		return o.object.Text("sub") != ""
+	}
+	return false
+}
+
 // saysOver says whether the primary's answer is that the token is over.
 func (t *trip) saysOver(o *outcome) bool {
 	if t.v.endpoint == flow.Introspection {

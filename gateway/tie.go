@@ -55,6 +55,8 @@ type tied struct {
 	status  int
 	// received is when the answer came.
 	received time.Time
+	// userInfo goes with what is sealed (see [session.UserInfoKey]).
+	userInfo session.UserInfoKey
 }
 
 type expiry struct {
@@ -443,7 +445,7 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 		rec.SignedResponse, out.Unlearned = x.signed(ctx, l, v)
 	}
 	if s := rec.SignedResponse; s != nil {
-		out.Responds = s.Token.Header.Text("alg")
+		out.Signs = map[string]string{flow.ClassAuthorizationResponse: s.Token.Header.Text("alg")}
 	}
 	if out.Unlearned != "" {
 		out.Sealed = session.Sealed{Record: session.NewID()}
@@ -453,7 +455,7 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 		return &out
 	}
 	rec.Asked, rec.Resource, rec.Redirect, rec.RedirectStatus = x.ask.Scope, x.ask.Resource, x.answer.Params, x.status
-	sealed, err := session.Seal(&rec, apps...)
+	sealed, err := session.Seal(&rec, x.userInfo, apps...)
 	if err != nil {
 		g.Counts.Unlearned(v.tenant.Name, "seal")
 		return nil

@@ -24,8 +24,11 @@ const (
 // token that says of itself that it is something else (a logout token, a refresh token) from being signed at all.
 func contradicts(class string, header, claims session.Object) string {
 	typ := strings.TrimPrefix(strings.ToLower(header.Text("typ")), "application/")
-	if class == LogoutToken {
+	switch class {
+	case LogoutToken:
 		return noLogoutToken(typ, claims)
+	case Introspection:
+		return noIntrospection(typ, claims)
 	}
 	switch {
 	case typ == "at+jwt": // RFC 9068
@@ -50,6 +53,9 @@ func contradicts(class string, header, claims session.Object) string {
 	if class == AuthorizationResponse && (claims.Has("sub") || claims.Has("nonce")) { // JARM, section 2.1: it says nothing of a person
 		return "it says who signed in"
 	}
+	if class == UserInfo && (claims.Text("sub") == "" || claims.Has("nonce") || claims.Has("at_hash") || claims.Has("scope")) {
+		return "it says more than who somebody is"
+	}
 	if claims.Has("events") { // RFC 8417; OpenID Connect Back-Channel Logout, section 2.4
 		return "it carries security events"
 	}
@@ -70,6 +76,20 @@ func noLogoutToken(typ string, claims session.Object) string {
 		return "its claims name another type"
 	case claims.Text("sub") == "" && claims.Text("sid") == "":
 		return "it names neither subject nor session"
+	}
+	return ""
+}
+
+// noIntrospection says why a token is no introspection response (RFC 9701, section 5), or "". It must not be taken for the token that
+// it is about: the explicit type, and what it says inside a member of its own.
+func noIntrospection(typ string, claims session.Object) string {
+	switch {
+	case typ != "token-introspection+jwt":
+		return "its header does not say introspection response"
+	case !claims.Has("token_introspection"):
+		return "it says of no token what it is"
+	case claims.Has("sub") || claims.Has("exp"):
+		return "it could be taken for a token"
 	}
 	return ""
 }

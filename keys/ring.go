@@ -44,11 +44,21 @@ const (
 	AuthorizationResponse = "authorization_response"
 	// LogoutToken keys are made when a client is seen that is told of logouts.
 	LogoutToken = "logout_token"
+	// UserInfo and Introspection keys are made when somebody is seen to be answered in a JWT there.
+	UserInfo      = "userinfo"
+	Introspection = "introspection"
 )
 
 func known(class string) bool {
-	return class == AccessToken || class == IDToken || class == AuthorizationResponse || class == LogoutToken
+	switch class {
+	case AccessToken, IDToken, AuthorizationResponse, LogoutToken, UserInfo, Introspection:
+		return true
+	}
+	return false
 }
+
+// endless says whether what is signed in a class may say of no end: it answers one request.
+func endless(class string) bool { return class == UserInfo || class == Introspection }
 
 // State of a key.
 type State string

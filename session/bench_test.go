@@ -72,7 +72,7 @@ func filled(b *testing.B, n int) (s *Store, lookup func(int) (ID, []byte)) {
 
 func putOne(b *testing.B, s *Store, batch *store.Batch, r *Record, now time.Time, i int, lookup func(int) (ID, []byte)) {
 	look, key := lookup(i)
-	sealed, err := Seal(r, ArtifactKeys{Kind: RefreshToken, Lookup: look, Key: key})
+	sealed, err := Seal(r, nil, ArtifactKeys{Kind: RefreshToken, Lookup: look, Key: key})
 	must(b, err)
 	d := Door{
 		Kind: RefreshToken, Record: sealed.Record, Wrapped: sealed.Doors[0].Wrapped, Grant: sealed.Record, Client: ID{1}, Subject: look, Session: look,
@@ -129,7 +129,7 @@ func BenchmarkSeal(b *testing.B) {
 	r, key := sizable(), make([]byte, 32)
 	b.ReportAllocs()
 	for b.Loop() {
-		sealed, err := Seal(r, ArtifactKeys{Kind: RefreshToken, Key: key})
+		sealed, err := Seal(r, nil, ArtifactKeys{Kind: RefreshToken, Key: key})
 		must(b, err)
 		b.SetBytes(int64(len(sealed.Data)))
 	}

@@ -87,7 +87,7 @@ func TestAStolenDirectoryHoldsNoPieceOfATokenOrAClaim(t *testing.T) {
 		sealed, err := Seal(&Record{
 			Format: RecordFormat, Tenant: tenant, Issuer: issuer, Client: "app", Subject: sub, SID: sid,
 			AccessToken: &Token{Claims: claims}, IDToken: &Token{Claims: claims}, Facts: Facts{Address: "192.0.2.1", UserAgent: uniq("agent")},
-		}, keys(RefreshToken, refresh, secretKey), keys(AccessToken, access, nil))
+		}, nil, keys(RefreshToken, refresh, secretKey), keys(AccessToken, access, nil))
 		must(t, err)
 		var b store.Batch
 		d := Door{

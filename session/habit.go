@@ -135,7 +135,7 @@ func (t *TokenShape) equal(o *TokenShape) bool {
 	if t == nil || o == nil {
 		return t == o
 	}
-	return t.JTI == o.JTI && slices.Equal(t.Header, o.Header) && slices.Equal(t.Claims, o.Claims)
+	return t.JTI == o.JTI && t.Alg == o.Alg && slices.Equal(t.Header, o.Header) && slices.Equal(t.Claims, o.Claims)
 }
 
 // TokenShape is the form of a JWT.
@@ -144,6 +144,8 @@ type TokenShape struct {
 	Claims []string `cbor:"1,keyasint"`
 	// JTI is the constant beginning of the jti, up to its last ':'.
 	JTI string `cbor:"2,keyasint,omitempty"`
+	// Alg is the algorithm of its signature, where no token that was learned says so.
+	Alg string `cbor:"3,keyasint,omitempty"`
 }
 
 // Habit returns what is known, or an empty one.

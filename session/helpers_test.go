@@ -62,7 +62,7 @@ func remembered(t testing.TB, s *Store, tenant, token string, at time.Time) (loo
 		Kind: RefreshToken, Lookup: s.Seal.Lookup(RefreshToken, tenant, issuer, token),
 		Key: s.Seal.ArtifactKey(RefreshToken, tenant, issuer, "app", token, nil),
 	}
-	sealed, err := Seal(r, a)
+	sealed, err := Seal(r, nil, a)
 	must(t, err)
 	var b store.Batch
 	d = Door{

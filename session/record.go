@@ -57,6 +57,9 @@ type Record struct {
 	// Certificate is the x5t#S256 of the client certificate to which a token is bound, or may be where that does not show (RFC
 	// 8705); "": to none.
 	Certificate string `cbor:"22,keyasint,omitempty"`
+	// UserInfo is what the primary said at the UserInfo endpoint (OpenID Connect Core, section 5.3), signed where it has a header;
+	// nil: the record is of a sign-in (see [UserInfoKey]).
+	UserInfo *Token `cbor:"23,keyasint,omitempty"`
 }
 
 // Front are the tokens of an authorization response, without signatures.
@@ -174,16 +177,17 @@ type ArtifactKeys struct {
 	Ends   int64  `cbor:"3,keyasint"` // Unix nanoseconds, 0: not told
 }
 
-// Seal seals a record so that any of the artifacts opens it.
-func Seal(r *Record, artifacts ...ArtifactKeys) (*Sealed, error) {
+// Seal seals a record so that any of the artifacts opens it, and what is kept under its UserInfo key with it; nil: there is none.
+func Seal(r *Record, userInfo UserInfoKey, artifacts ...ArtifactKeys) (*Sealed, error) {
 	plain, err := cbor.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("encode a record: %w", err)
 	}
-	data := make([]byte, 32)
+	data := make([]byte, dataKey, dataKey+len(userInfo))
 	rand.Read(data)
 	out := &Sealed{Record: NewID()}
 	out.Data = SealUnder(data, recordPlace(r.Tenant, out.Record), plain)
+	data = append(data, userInfo...)
 	for _, a := range artifacts {
 		out.Doors = append(out.Doors, SealedDoor{
 			Kind: a.Kind, Lookup: a.Lookup, Ends: a.Ends,
@@ -193,16 +197,28 @@ func Seal(r *Record, artifacts ...ArtifactKeys) (*Sealed, error) {
 	return out, nil
 }
 
-// Unwrap returns the data key of the record behind a door. The error wraps ErrSealed where the key is not the door's.
+// dataKey is the length of a record's key; a UserInfo key may follow it.
+const dataKey = 32
+
+// Unwrap returns the data key of the record behind a door, and the UserInfo key behind it. The error wraps ErrSealed where the key
+// is not the door's.
 func (d *Door) Unwrap(tenant string, lookup ID, key []byte) ([]byte, error) {
-	data, err := OpenUnder(key, doorPlace(tenant, lookup), d.Wrapped)
+	return Unwrap(tenant, d.Wrapped, ArtifactKeys{Lookup: lookup, Key: key})
+}
+
+// Unwrap opens what [Wrap] made.
+func Unwrap(tenant string, wrapped []byte, from ArtifactKeys) ([]byte, error) {
+	data, err := OpenUnder(from.Key, doorPlace(tenant, from.Lookup), wrapped)
+	if err == nil && len(data) < dataKey {
+		err = fmt.Errorf("%w: it is no key", ErrSealed)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open a door: %w", err)
 	}
 	return data, nil
 }
 
-// Wrap returns another artifact's way to a data key.
+// Wrap returns another artifact's way to what a door opens.
 func Wrap(tenant string, data []byte, to ArtifactKeys) []byte {
 	return SealUnder(to.Key, doorPlace(tenant, to.Lookup), data)
 }

@@ -48,15 +48,17 @@ const (
 	// Participant is a client that took part in a session, or that a person signed in to. Its door opens nothing: it says how a
 	// logout token to that client is signed.
 	Participant Kind = "participant"
+	// UserInfo is what the primary said at the UserInfo endpoint for a sign-in (see [UserInfoKey]).
+	UserInfo Kind = "userinfo"
 	// Client is a client's name. Its door opens nothing: it says that the primary approved a secret of this client, so that
 	// it is worth the work to derive another.
 	Client Kind = "client"
 )
 
-// Opens says whether an artifact of the kind opens a record.
+// Opens says whether an artifact of the kind opens a record for whoever presents it.
 func (k Kind) Opens() bool {
 	switch k {
-	case Code, Client, Browser, PushedRequest, Activity, RedirectURI, Participant:
+	case Code, Client, Browser, PushedRequest, Activity, RedirectURI, Participant, UserInfo:
 		return false
 	}
 	return true

@@ -134,7 +134,7 @@ func TestArtifactsOpenNothingElse(t *testing.T) {
 	right := key(RefreshToken, place, secret)
 	look := s.Seal.Lookup(RefreshToken, place[0], place[1], place[3])
 	r := &Record{Format: RecordFormat, Tenant: "acme"}
-	sealed, err := Seal(r, ArtifactKeys{Kind: RefreshToken, Lookup: look, Key: right})
+	sealed, err := Seal(r, nil, ArtifactKeys{Kind: RefreshToken, Lookup: look, Key: right})
 	must(t, err)
 	d := Door{Kind: RefreshToken, Record: sealed.Record, Wrapped: sealed.Doors[0].Wrapped, Approved: start.UnixNano()}
 	var b store.Batch
@@ -182,7 +182,7 @@ func TestAnUnknownFormatIsRefused(t *testing.T) {
 	s := opened(t)
 	for _, format := range []int{0, RecordFormat + 1, -1} {
 		key := make([]byte, 32)
-		sealed, err := Seal(&Record{Format: format, Tenant: tenant}, ArtifactKeys{Lookup: ID{1}, Key: key})
+		sealed, err := Seal(&Record{Format: format, Tenant: tenant}, nil, ArtifactKeys{Lookup: ID{1}, Key: key})
 		must(t, err)
 		d := Door{Record: sealed.Record, Wrapped: sealed.Doors[0].Wrapped, Approved: start.UnixNano()}
 		var b store.Batch

@@ -139,6 +139,15 @@ func (s *Store) Open(tenant string, lookup ID, d *Door, key []byte) (*Record, er
 
 // Record opens the record behind a door with the data key that the door wraps.
 func (s *Store) Record(tenant string, d *Door, data []byte) (*Record, error) {
+	sealed, err := s.SealedRecord(tenant, d)
+	if err != nil {
+		return nil, err
+	}
+	return s.Seal.OpenRecord(tenant, d.Record, data, sealed)
+}
+
+// SealedRecord is the record behind a door as it is kept.
+func (s *Store) SealedRecord(tenant string, d *Door) ([]byte, error) {
 	e, err := s.KV.Get(place(spaceRecord, tenant, hourKey(d.Hour), d.Record[:]))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, ErrNoRecord
@@ -146,12 +155,17 @@ func (s *Store) Record(tenant string, d *Door, data []byte) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load a record: %w", err)
 	}
-	plain, err := OpenUnder(data, recordPlace(tenant, d.Record), e.Value)
+	return e.Value, nil
+}
+
+// OpenRecord opens a record with the data key that a door wraps.
+func (s *Sealer) OpenRecord(tenant string, id ID, data, sealed []byte) (*Record, error) {
+	plain, err := OpenUnder(data[:dataKey], recordPlace(tenant, id), sealed)
 	if err != nil {
 		return nil, fmt.Errorf("open a record: %w", err)
 	}
 	var r Record
-	if err := s.Seal.dec.Unmarshal(plain, &r); err != nil {
+	if err := s.dec.Unmarshal(plain, &r); err != nil {
 		return nil, fmt.Errorf("decode a record: %w", err)
 	}
 	if r.Format != RecordFormat {

@@ -269,7 +269,7 @@ func (s *SignIn) Learned(t testing.TB, presented, next string, sent time.Time) *
 		Format: session.RecordFormat, Tenant: s.Tenant, Issuer: s.Issuer, Client: s.Client, Subject: s.Subject, SID: s.SID, Grant: "refresh_token",
 		Response: resp, AccessToken: &session.Token{Header: header, Claims: claims},
 	}
-	sealed, err := session.Seal(r, s.Keys(next))
+	sealed, err := session.Seal(r, nil, s.Keys(next))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,9 @@
 package oauth
 
 import (
+	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -9,7 +11,7 @@ import (
 	"understudy/session"
 )
 
-// Introspection is token introspection (RFC 7662) of access tokens that the backup issued. What is learned is to whom the
+// Introspection is token introspection (RFC 7662; as a JWT: RFC 9701) of access tokens that the backup issued. What is learned is to whom the
 // primary says "active", of which client's tokens for which audience, and which members it then says; nobody else is told
 // anything.
 type Introspection struct{}
@@ -26,6 +28,7 @@ func (Introspection) Match(r *flow.Request) flow.Exchange {
 		return nil
 	}
 	x := &introspection{r: r, form: r.Form["token"]}
+	x.ask.Params = map[string]string{"accept": accepted(r.HTTP.Header)}
 	x.ask.Client, x.unlearned = credentials(r, r.Form)
 	switch {
 	case x.unlearned != "":
@@ -52,6 +55,21 @@ type introspection struct {
 }
 
 func (x *introspection) Ask() *flow.Ask { return &x.ask }
+
+// signedIntrospection is the media type of an introspection response in a JWT (RFC 9701, section 4).
+const signedIntrospection = "application/token-introspection+jwt"
+
+// accepted is the form of the response that a caller asks for; "": JSON.
+func accepted(h http.Header) string {
+	for _, v := range h.Values("Accept") {
+		for one := range strings.SplitSeq(v, ",") {
+			if t, _, err := mime.ParseMediaType(one); err == nil && t == signedIntrospection {
+				return t
+			}
+		}
+	}
+	return ""
+}
 
 // ownMembers are the members that belong to one token alone; nil where it is no JWT.
 func ownMembers(token string) session.Object {
@@ -84,16 +102,33 @@ func (x *introspection) Learn(r *flow.Response) *flow.Lesson {
 	if client == "" {
 		return &flow.Lesson{Unlearned: "no_client"}
 	}
-	return &flow.Lesson{
+	l := &flow.Lesson{
 		Record: &session.Record{Tenant: x.r.Tenant, Issuer: x.r.Issuer, Client: x.ask.Client.ID},
-		Habit:  told(x.ask.Client.ID, client, o.Get("aud")),
+		Habit:  told(x.ask.Client.ID, client, o.Get("aud"), x.ask.Params["accept"]),
 		Shape:  &session.Shape{Members: o.Names()},
 	}
+	if t := r.Token; t != nil {
+		l.Signed, l.Class, l.Unlearned = t, flow.ClassIntrospection, x.unsignable(t)
+		l.Shape.IDToken = &session.TokenShape{Header: t.Header.Names(), Claims: t.Claims.Names(), Alg: t.Header.Text("alg")}
+	}
+	return l
 }
 
-// told names what a caller is told of: the tokens of a client for an audience (JSON text as it came; nil: none).
-func told(caller, client string, audience []byte) string {
-	return session.Joined("introspection", caller, client, string(audience))
+// unsignable says why the backup could not sign another response like t, or "".
+func (x *introspection) unsignable(t *session.Token) string {
+	why := unsignable(t, x.r.Issuer, false, "")
+	switch {
+	case why != "" && why != "no_lifetime":
+		return why
+	case t.Claims.Text("aud") != x.ask.Client.ID && !slices.Equal(t.Claims.Texts("aud"), []string{x.ask.Client.ID}):
+		return "response_audience"
+	}
+	return ""
+}
+
+// told names what a caller is told of, and how: the tokens of a client for an audience (JSON text as it came; nil: none).
+func told(caller, client string, audience []byte, form string) string {
+	return session.Joined("introspection", caller, client, string(audience), form)
 }
 
 // audienceOf is the aud of a record's access tokens, nil where they are opaque.
@@ -117,7 +152,7 @@ func (Introspection) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if p.Play.Client.ID == "" {
 		return nil, flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
 	}
-	h, err := p.HabitOf(told(p.Play.Client.ID, p.Record.Client, audienceOf(p.Record)))
+	h, err := p.HabitOf(told(p.Play.Client.ID, p.Record.Client, audienceOf(p.Record), p.Play.Params["accept"]))
 	switch {
 	case err != nil:
 		return nil, flow.NotNow("store_failed")
@@ -130,10 +165,50 @@ func (Introspection) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 			out = append(out, session.Member{Name: name, Value: v})
 		}
 	}
-	return &flow.Reply{
+	reply := &flow.Reply{
 		Status: http.StatusOK, Body: out.Append(nil),
 		Header: http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}, "Pragma": {"no-cache"}},
-	}, nil
+	}
+	if h.Refresh.IDToken == nil {
+		return reply, nil
+	}
+	signed, err := introspectionJWT(p, h.Refresh.IDToken, out)
+	if err != nil {
+		return nil, flow.NotNow("keys_unavailable")
+	}
+	reply.Body = []byte(signed)
+	reply.Header.Set("Content-Type", signedIntrospection)
+	return reply, nil
+}
+
+// introspectionJWT makes the JWT of an introspection response (RFC 9701, section 5).
+func introspectionJWT(p *flow.Permit, s *session.TokenShape, said session.Object) (string, error) {
+	var header, claims session.Object
+	for _, name := range s.Header {
+		switch name {
+		case "alg":
+			header.Set(name, session.Quote(s.Alg))
+		case "typ":
+			header.Set(name, session.Quote("token-introspection+jwt"))
+		case "kid":
+			header.Set(name, session.Quote("")) // the backup key's
+		}
+	}
+	for _, name := range s.Claims {
+		switch name {
+		case "iss":
+			claims.Set(name, session.Quote(p.Record.Issuer))
+		case "aud":
+			claims.Set(name, session.Quote(p.Play.Client.ID))
+		case "iat", "nbf":
+			claims.Set(name, strconv.AppendInt(nil, p.Now.Unix(), 10))
+		case "jti":
+			claims.Set(name, session.Quote(session.NewID().String()+session.NewID().String()))
+		case "token_introspection":
+			claims.Set(name, said.Append(nil))
+		}
+	}
+	return p.Sign(flow.ClassIntrospection, header, claims)
 }
 
 // introspected is a member of what the primary would say of the presented token, or nil where that is not known.

@@ -60,7 +60,7 @@ func TestWhatAnIntrospectionTeaches(t *testing.T) {
 	}
 	x := asksAbout(t, caller+"a")
 	l := learn(x, 200, active)
-	if l == nil || l.Unlearned != "" || l.Habit != told("rs", "spa", []byte(`["rs","b"]`)) || len(l.Artifacts) != 0 || l.Interactive ||
+	if l == nil || l.Unlearned != "" || l.Habit != told("rs", "spa", []byte(`["rs","b"]`), "") || len(l.Artifacts) != 0 || l.Interactive ||
 		strings.Join(l.Shape.Members, " ") != "active client_id aud sub exp token_type" || l.Record.Subject != "" {
 		t.Errorf("%+v", l)
 	}
@@ -83,7 +83,7 @@ func TestWhatAnIntrospectionTeaches(t *testing.T) {
 		t.Errorf("a caller who proves nothing: %+v", l)
 	}
 	seen := map[string]bool{}
-	for _, k := range []string{told("a", "b", nil), told("ab", "", nil), told("", "ab", nil), told("a", "b", []byte(`"c"`)), told("a", "bc", nil)} {
+	for _, k := range []string{told("a", "b", nil, ""), told("ab", "", nil, ""), told("", "ab", nil, ""), told("a", "b", []byte(`"c"`), ""), told("a", "bc", nil, ""), told("a", "b", nil, "c")} {
 		if seen[k] {
 			t.Errorf("two callers, clients or audiences are one: %q", k)
 		}
@@ -100,7 +100,7 @@ func TestWhatIsSaidOfAToken(t *testing.T) {
 		p.Play = &flow.Play{Client: flow.Proof{ID: "rs"}}
 		p.Ends = time.Unix(1_700_009_999, 0)
 		p.HabitOf = func(name string) (*session.Habit, error) {
-			if name == told("rs", rec.Client, audienceOf(rec)) {
+			if name == told("rs", rec.Client, audienceOf(rec), "") {
 				return &session.Habit{Refresh: &session.Shape{Members: members}}, nil
 			}
 			return &session.Habit{}, nil
@@ -140,5 +140,69 @@ func TestWhatIsSaidOfAToken(t *testing.T) {
 		if o, no := say(&rec, change); no == nil {
 			t.Errorf("%s is told %s", name, o.Append(nil))
 		}
+	}
+}
+
+// A response in a JWT is learned for who asks for one, and made again with the primary's members.
+func TestIntrospectionInAJWT(t *testing.T) {
+	rec := *learned(t, Refresh{}.Match(post(plain)), reply(t)).Record
+	said := `{"active":true,"client_id":"` + rec.Client + `","sub":"x","aud":` + string(audienceOf(&rec)) + `}`
+	outer := `{"iss":"` + issuer + `","aud":"rs","iat":1,"token_introspection":` + said + `}`
+	head := `{"alg":"ES256","typ":"token-introspection+jwt","kid":"p1"}`
+	learn := func(header, claims string) *flow.Lesson {
+		tok, err := ParseJWT(jwt(header, claims))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := session.ParseObject([]byte(said))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := asksAbout(t, caller+"a", "Accept", "application/json;q=0.5, application/token-introspection+jwt")
+		return x.Learn(&flow.Response{Status: 200, Header: http.Header{"Content-Type": {signedIntrospection}}, Object: o, Token: tok})
+	}
+	l := learn(head, outer)
+	if l == nil || l.Unlearned != "" || l.Class != flow.ClassIntrospection || l.Signed == nil || l.Habit != told("rs", rec.Client, audienceOf(&rec), signedIntrospection) {
+		t.Fatalf("%+v", l)
+	}
+	for why, c := range map[string][2]string{
+		"response_audience":   {head, strings.Replace(outer, `"aud":"rs"`, `"aud":"rs2"`, 1)},
+		"other_issuer":        {head, strings.Replace(outer, issuer, "https://evil.example", 1)},
+		"symmetric_signature": {strings.Replace(head, "ES256", "HS256", 1), outer},
+		"no_kid":              {`{"alg":"ES256"}`, outer},
+	} {
+		if l := learn(c[0], c[1]); l == nil || l.Unlearned != why {
+			t.Errorf("%s: %+v", why, l)
+		}
+	}
+	p := permit(&rec, nil)
+	p.Play = &flow.Play{Client: flow.Proof{ID: "rs"}, Params: map[string]string{"accept": signedIntrospection}}
+	p.HabitOf = func(name string) (*session.Habit, error) {
+		if name == l.Habit {
+			return &session.Habit{Refresh: l.Shape}, nil
+		}
+		return &session.Habit{}, nil
+	}
+	var header, claims session.Object
+	p.Sign = func(class string, h, c session.Object) (string, error) {
+		if class != flow.ClassIntrospection {
+			t.Errorf("class %s", class)
+		}
+		header, claims = h, c
+		return "signed", nil
+	}
+	r, no := Introspection{}.Answer(p)
+	if no != nil || string(r.Body) != "signed" || r.Header.Get("Content-Type") != signedIntrospection {
+		t.Fatalf("%v %+v", no, r)
+	}
+	if header.Text("typ") != "token-introspection+jwt" || header.Text("alg") != "ES256" || claims.Text("iss") != issuer || claims.Text("aud") != "rs" || claims.Has("exp") {
+		t.Errorf("%s %s", header.Append(nil), claims.Append(nil))
+	}
+	if o, err := session.ParseObject(claims.Get("token_introspection")); err != nil || string(o.Get("active")) != "true" || o.Text("sub") != rec.Subject {
+		t.Errorf("%s", claims.Append(nil))
+	}
+	p.Play.Params = nil
+	if r, no := (Introspection{}).Answer(p); no == nil {
+		t.Errorf("who asks for JSON gets %s", r.Body)
 	}
 }

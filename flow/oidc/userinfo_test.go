@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"understudy/flow"
 	"understudy/session"
@@ -79,9 +80,6 @@ func TestOneBearerToken(t *testing.T) {
 			if a.Artifact.Kind != session.AccessToken || a.Artifact.Value != c.want || a.Client != (flow.Credentials{}) || a.Unplayable != "" {
 				t.Errorf("ask %+v", a)
 			}
-			if l := x.Learn(&flow.Response{Status: 200, Body: []byte(`{"sub":"u"}`)}); l != nil {
-				t.Errorf("learned %+v", l)
-			}
 		})
 	}
 }
@@ -98,6 +96,106 @@ func object(t *testing.T, s string) session.Object {
 func token(t *testing.T, claims string) *session.Token {
 	t.Helper()
 	return &session.Token{Header: object(t, `{"alg":"RS256"}`), Claims: object(t, claims)}
+}
+
+// untold is a permit for a sign-in of which nobody asked UserInfo.
+func untold(rec *session.Record) *flow.Permit {
+	return &flow.Permit{
+		Record: rec, Now: time.Unix(1_700_000_100, 0), Ends: time.Unix(1_700_000_300, 0),
+		UserInfo: func() (*session.Record, int64, error) { return nil, 0, session.ErrNoRecord },
+		HabitOf:  func(string) (*session.Habit, error) { return &session.Habit{}, nil },
+	}
+}
+
+// What the primary said at its UserInfo endpoint is said again, as it said it.
+func TestUserInfoSaysWhatItSaid(t *testing.T) {
+	const said = `{"sub":"u1","desk":"7","email":"old@example.com","groups":["a"]}`
+	const at = 1_700_000_050
+	learn := func(contentType, body string, tok *session.Token) *flow.Lesson {
+		x := UserInfo{}.Match(request("GET", "/u", "", "", "Authorization", "Bearer a"))
+		r := &flow.Response{Status: 200, Header: http.Header{"Content-Type": {contentType}}, Body: []byte(body), Token: tok}
+		if r.Object = object(t, `{}`); tok == nil && strings.HasPrefix(body, "{") {
+			r.Object = object(t, body)
+		}
+		return x.Learn(r)
+	}
+	l := learn("application/json;charset=UTF-8", said, nil)
+	if l == nil || l.Unlearned != "" || l.Record.UserInfo == nil || l.Record.UserInfo.Header != nil {
+		t.Fatalf("%+v", l)
+	}
+	if l := learn("application/json", `{"sub":"`+strings.Repeat("u", maxUserInfo)+`"}`, nil); l != nil {
+		t.Error("a large one is kept")
+	}
+	rec := &session.Record{Client: "spa", Subject: "u1", Scope: []string{"openid", "email"}, IDToken: token(t, `{"sub":"u1","iat":1700000000,"email":"id@example.com"}`)}
+	with := func(l *flow.Lesson, change func(told, rec *session.Record, p *flow.Permit)) (string, *flow.Refusal) {
+		told, mine := *l.Record, *rec
+		told.Client, told.Subject, told.Scope = rec.Client, rec.Subject, rec.Scope
+		p := untold(&mine)
+		p.UserInfo = func() (*session.Record, int64, error) { return &told, at * int64(time.Second), nil }
+		p.Sign = func(class string, h, c session.Object) (string, error) {
+			return class + string(h.Append(nil)) + string(c.Append(nil)), nil
+		}
+		if change != nil {
+			change(&told, &mine, p)
+		}
+		r, no := UserInfo{}.Answer(p)
+		if no != nil {
+			return "", no
+		}
+		return r.Header.Get("Content-Type") + " " + string(r.Body), nil
+	}
+	tokens := `application/json {"sub":"u1","email":"id@example.com"}`
+	for _, c := range []struct {
+		rule, want string
+		change     func(told, rec *session.Record, p *flow.Permit)
+	}{
+		{"as it was", "application/json;charset=UTF-8 " + said, nil},
+		{"a later token knows better", "application/json;charset=UTF-8 " + strings.Replace(said, "old@", "new@", 1), func(_, rec *session.Record, _ *flow.Permit) {
+			rec.IDToken = token(t, `{"sub":"u1","iat":1700000060,"email":"new@example.com","phone":"1"}`)
+		}},
+		{"a wider scope", "application/json;charset=UTF-8 " + said, func(_, rec *session.Record, _ *flow.Permit) { rec.Scope = []string{"email", "x", "openid"} }},
+		{"a narrower scope", `application/json {"sub":"u1"}`, func(_, rec *session.Record, _ *flow.Permit) { rec.Scope = []string{"openid"} }},
+		{"another client's", tokens, func(told, _ *session.Record, _ *flow.Permit) { told.Client = "spa2" }},
+		{"somebody else's", tokens, func(told, _ *session.Record, _ *flow.Permit) { told.Subject = "u2" }},
+		{"about somebody else", tokens, func(told, _ *session.Record, _ *flow.Permit) {
+			told.UserInfo = &session.Token{Claims: object(t, `{"sub":"u2","email":"x"}`)}
+		}},
+	} {
+		if got, no := with(l, c.change); no != nil || got != c.want {
+			t.Errorf("%s: %v %s", c.rule, no, got)
+		}
+	}
+
+	jws := &session.Token{Header: object(t, `{"alg":"ES256","kid":"p"}`), Claims: object(t, `{"sub":"u1","iss":"i","aud":"spa","iat":1,"exp":2,"desk":"7"}`)}
+	l = learn("application/jwt", "a.b.c", jws)
+	if l == nil || l.Unlearned != "" {
+		t.Fatalf("signed: %+v", l)
+	}
+	want := `application/jwt userinfo{"alg":"ES256","kid":"p"}{"sub":"u1","iss":"i","aud":"spa","iat":1700000100,"exp":1700000300,"desk":"7"}`
+	if got, no := with(l, nil); no != nil || got != want {
+		t.Errorf("signed: %v %s", no, got)
+	}
+	// Who is told in a signed form is told in no other.
+	p := untold(rec)
+	p.HabitOf = func(name string) (*session.Habit, error) {
+		if name != UserInfoHabit("spa") {
+			return &session.Habit{}, nil
+		}
+		return &session.Habit{Refresh: l.Shape}, nil
+	}
+	if r, no := (UserInfo{}).Answer(p); no == nil || no.Code != "userinfo_unlearned" {
+		t.Errorf("%+v %+v", r, no)
+	}
+	for why, tok := range map[string]*session.Token{
+		"userinfo_encrypted":  nil,
+		"symmetric_signature": {Header: object(t, `{"alg":"HS256"}`), Claims: jws.Claims},
+		"unsigned":            {Header: object(t, `{"alg":"none"}`), Claims: jws.Claims},
+		"crit":                {Header: object(t, `{"alg":"ES256","crit":["x"]}`), Claims: jws.Claims},
+	} {
+		if l := learn("application/jwt", "a.b.c", tok); l == nil || l.Unlearned != why || l.Shape.Members[0] != signedUserInfo {
+			t.Errorf("%s: %+v", why, l)
+		}
+	}
 }
 
 func TestUserInfoSaysWhatTheTokensSaid(t *testing.T) {
@@ -137,7 +235,7 @@ func TestUserInfoSaysWhatTheTokensSaid(t *testing.T) {
 			if c.at != "" {
 				rec.AccessToken = token(t, c.at)
 			}
-			reply, no := UserInfo{}.Answer(&flow.Permit{Record: rec})
+			reply, no := UserInfo{}.Answer(untold(rec))
 			if c.want == "" {
 				if no == nil || no.Code != c.code || no.Status != c.status {
 					t.Fatalf("refusal %+v, reply %+v", no, reply)
@@ -170,7 +268,7 @@ func TestUserInfoNeverSaysProtocolClaims(t *testing.T) {
 			Scope: []string{"openid", "profile", "email", "address", "phone"}, Subject: "u",
 			IDToken: token(t, `{"sub":"u","`+name+`":"x"}`), AccessToken: token(t, `{"sub":"u","`+name+`":"x"}`),
 		}
-		reply, no := UserInfo{}.Answer(&flow.Permit{Record: rec})
+		reply, no := UserInfo{}.Answer(untold(rec))
 		if no != nil || string(reply.Body) != `{"sub":"u"}` {
 			t.Errorf("%s: %s", name, reply.Body)
 		}
