@@ -230,6 +230,20 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		d.Hour = s.Sessions.PutRecord(&b.Batch, l.Tenant, l.Sealed.Record, l.Sealed.Data, d.Expires())
 		d.Record = l.Sealed.Record
 	}
+	answers := int64(0) // until when access tokens lead to what the presented artifact led to
+	if parent != nil {
+		answers = parent.Answers
+	}
+	for _, sd := range l.Sealed.Doors {
+		switch sd.Kind {
+		case session.AccessToken:
+			d.Answers = max(d.Answers, sd.Ends)
+		case session.Application: // one of two that lead to the same
+			if p, err := b.door(s.Sessions, l.Tenant, sd.Lookup); err == nil && parent != nil && p.Record == parent.Record {
+				answers = max(answers, p.Answers)
+			}
+		}
+	}
 	same, kept := false, false
 	for _, sd := range l.Sealed.Doors {
 		nd := d
@@ -250,6 +264,7 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	}
 	switch {
 	case parent == nil || kept:
+	case same && answers > l.Sent: // its access tokens lead to it still
 	case same && parent.Record != l.Sealed.Record && parent.Approved <= l.Sent: // applied again, an old one drops nothing
 		s.Sessions.DropRecord(&b.Batch, l.Tenant, parent)
 	case !same:

@@ -505,7 +505,14 @@ func (s *Service) spend(ctx context.Context, a *attempt) *flow.Refusal {
 // keepIssued makes doors for the tokens that were made, so that other endpoints can answer for them.
 func (s *Service) keepIssued(ctx context.Context, a *attempt, issued []flow.Issued) error {
 	var b store.Batch
+	leads := int64(0)
 	for _, t := range issued {
+		ends := t.Ends.UnixNano()
+		if t.Kind == session.OwnCode { // and the access token that it is redeemed for
+			lives, _ := a.record.Response.Number("expires_in")
+			ends += min(lives, maxLeads) * int64(time.Second)
+		}
+		leads = max(leads, ends)
 		look := s.Sessions.Seal.Lookup(t.Kind, a.play.Tenant, a.play.Issuer, t.Value)
 		d := *a.door
 		client := ""
@@ -519,8 +526,17 @@ func (s *Service) keepIssued(ctx context.Context, a *attempt, issued []flow.Issu
 			return err
 		}
 	}
+	presented := *a.door
+	if version, ok := presented.Leads(leads); ok {
+		if err := s.Sessions.PutDoor(&b, a.play.Tenant, a.play.Artifact.Lookup, version, &presented); err != nil {
+			return err
+		}
+	}
 	return s.Sessions.KV.Apply(ctx, &b, store.Soon)
 }
+
+// maxLeads bounds, in seconds, how long a record is kept for the access token of a code.
+const maxLeads = 24 * 60 * 60
 
 // stop ends the play for a tenant and returns the error for whoever asked for a mark.
 func (s *Service) stop(tenant string, cause error) error {

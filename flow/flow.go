@@ -143,6 +143,7 @@ type Artifact struct {
 type Lesson struct {
 	Record      *session.Record
 	Artifacts   []Artifact // what opens the record from now on
+	Apart       []Artifact // what opens the record for itself, whatever becomes of the others
 	Presented   *Artifact  // what it was obtained with, nil for a first grant
 	Interactive bool       // the exchange ended a sign-in, interactive where AuthTime does not say otherwise
 	AuthTime    int64      // when the person signed in, Unix seconds (OpenID Connect Core, section 2); 0: not told

@@ -188,3 +188,56 @@ func headerOf(jwt string) session.Object {
 	head, _, _ := strings.Cut(jwt, ".")
 	return must(session.ParseObject(must(base64.RawURLEncoding.DecodeString(head))))
 }
+
+// A token goes on being answered for until it ends, whatever was approved for its sign-in since: a refresh token that stays the same
+// leads to what was learned last, and the tokens of before still lead to theirs.
+func TestTokensOfBeforeAreAnsweredFor(t *testing.T) {
+	kc := keycloak(t)
+	r := newRig(t, kc.URL())
+	k := r.signIn("norot", "alice")
+	settled()
+	kc.Kill()
+	defer kc.Restart(t.Context())
+	own := r.refresh("norot", k.RefreshToken)
+	b := &idptest.Browser{}
+	if !own.byBackup() {
+		t.Fatalf("%v", own)
+	}
+	if err := kc.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.back()
+	refresh := func() {
+		t.Helper()
+		was := r.learnedFlow("refresh_token")
+		if next := r.refresh("norot", k.RefreshToken); next.AccessToken == "" || next.byBackup() {
+			t.Fatalf("%v", next)
+		}
+		waitFor(t, "it is learned", func() bool { return r.learnedFlow("refresh_token") > was })
+	}
+	refresh()
+	if s, _ := r.userInfo("norot", own.AccessToken); s != http.StatusOK {
+		t.Errorf("the backup's token, when the primary is back: %d", s)
+	}
+	// The browser's record is replaced by each silent sign-on.
+	x := r.tab("norot", "spa", "", b)
+	x.signIn("alice")
+	settled()
+	kc.Kill()
+	if s, _ := r.userInfo("norot", k.AccessToken); s != http.StatusOK {
+		t.Errorf("the primary's token of before a refresh: %d", s)
+	}
+	again := r.tab("norot", "spa", "", b)
+	code := again.redeem(again.open("").Query().Get("code"))
+	if !code.byBackup() {
+		t.Fatalf("%v", code)
+	}
+	if err := kc.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.back()
+	r.tab("norot", "spa", "", b).signIn("")
+	if s, _ := r.userInfo("norot", code.AccessToken); s != http.StatusOK {
+		t.Errorf("the token of the backup's code, after a silent sign-on at the primary: %d", s)
+	}
+}

@@ -143,6 +143,22 @@ type Door struct {
 	Device ID `cbor:"17,keyasint,omitzero"`
 	// Bound are the parameters of the authorization request that a code of the backup's answers.
 	Bound map[string]string `cbor:"18,keyasint,omitempty"`
+	// Answers is until when access tokens lead to the same record; it outlives until then what takes its place. 0: none do.
+	Answers int64 `cbor:"19,keyasint,omitempty"`
+}
+
+// answersStep is how much longer than asked for a record is kept for its access tokens, so that this is seldom written down.
+const answersStep = int64(time.Hour)
+
+// Leads notes that a token which leads to the same record lives until then, and returns the version to put the door with: that
+// follows what happened to the door, and loses to whatever will. It is false where nothing is to be put.
+func (d *Door) Leads(until int64) (version int64, changed bool) {
+	if until <= d.Answers || d.Kind.short() {
+		return 0, false
+	}
+	d.Answers = until + answersStep
+	since := max(d.Approved, d.Superseded)
+	return since + max(1, (d.Answers-since)/answersStep), true
 }
 
 // Expires is when the door and its record are forgotten.

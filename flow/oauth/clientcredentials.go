@@ -70,6 +70,9 @@ func (x *clientCredentials) Learn(r *flow.Response) *flow.Lesson {
 	l.Shape = shapeOf(l.Record)
 	l.Interactive = true // it stands for itself: each approval begins anew
 	l.Artifacts, l.Presented = []flow.Artifact{x.ask.Artifact}, &x.ask.Artifact
+	if l.Record.Opaque != nil { // of a JWT it shows what it is
+		l.Apart = answerable(l.Record, o, r.Sent)
+	}
 	if l.Unlearned == "" && x.anonymous() {
 		l.Unlearned = "no_client_secret"
 	}

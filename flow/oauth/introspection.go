@@ -227,6 +227,9 @@ func introspected(p *flow.Permit, name string) []byte {
 	case "client_id":
 		return session.Quote(rec.Client)
 	case "sub":
+		if rec.Subject == "" { // a client's own token
+			return nil
+		}
 		return session.Quote(rec.Subject)
 	case "iss":
 		return session.Quote(rec.Issuer)
