@@ -172,7 +172,7 @@ func (s *Service) client(ctx context.Context, a *attempt) *flow.Refusal {
 		if p.ID == "" {
 			return nil // a bearer token: whoever presents it
 		}
-		return s.caller(a)
+		return s.caller(ctx, a)
 	}
 	if s.Sessions.Seal.Pseudonym("client", a.play.Tenant, a.play.Issuer, p.ID) != d.Client {
 		return flow.No("client_mismatch", http.StatusBadRequest, "invalid_grant")
@@ -198,14 +198,19 @@ func (s *Service) client(ctx context.Context, a *attempt) *flow.Refusal {
 // assertion checks that a key of the client's, which the primary took and has not refused since, signed an assertion which
 // nobody has used yet, at the primary or here.
 func (s *Service) assertion(ctx context.Context, a *attempt) *flow.Refusal {
-	p := a.play.Client
-	switch {
-	case p.Method != a.door.ClientAuth:
+	if a.play.Client.Method != a.door.ClientAuth {
 		return flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
-	case len(p.Once) == 0:
+	}
+	return s.asserted(ctx, a, a.door.Client)
+}
+
+// asserted checks a client's assertion by itself.
+func (s *Service) asserted(ctx context.Context, a *attempt, client session.ID) *flow.Refusal {
+	p := a.play.Client
+	if len(p.Once) == 0 {
 		return flow.NotNow("assertion_refused") // the primary might be less strict
 	}
-	if _, no := s.approved(a, a.door.Client); no != nil || a.play.Shadow {
+	if _, no := s.approved(a, client); no != nil || a.play.Shadow {
 		return no
 	}
 	first, err := s.Sessions.KV.Claim(ctx, onceKey(a.play.Tenant, p.Once), time.Unix(0, p.Until))
@@ -222,36 +227,6 @@ func (s *Service) assertion(ctx context.Context, a *attempt) *flow.Refusal {
 // onceKey is where it is kept that something of one use was used.
 func onceKey(tenant string, once []byte) []byte {
 	return append([]byte(session.Joined("once", tenant)), once...)
-}
-
-// caller checks the client authentication of who asks about somebody's token.
-func (s *Service) caller(a *attempt) *flow.Refusal {
-	p := a.play.Client
-	c := s.Sessions.Seal.Pseudonym("client", a.play.Tenant, a.play.Issuer, p.ID)
-	id := p.SecretID
-	if p.Vouched {
-		id = session.ID{} // whichever was approved last
-	} else if no := s.secret(a, c); no != nil {
-		return no
-	}
-	known, err := s.Sessions.Secret(a.play.Tenant, c, id)
-	if err != nil {
-		return flow.NotNow("store_failed")
-	}
-	approved := int64(0)
-	if known != nil {
-		approved = known.Approved
-	}
-	// Of an operator's mark the primary could not have heard: it holds also where the primary has just taken the caller.
-	ended, err := s.Sessions.Marked(a.play.Tenant, true, session.OfClient, c, approved)
-	switch {
-	case err != nil:
-		_ = s.stop(a.play.Tenant, err)
-		return flow.NotNow("marks_unreadable")
-	case ended:
-		return flow.No("client_revoked", http.StatusUnauthorized, "invalid_client")
-	}
-	return nil
 }
 
 // approved is what is known of a client's proof (its secret, key or certificate), which the primary approved and has not refused
@@ -386,6 +361,9 @@ func (s *Service) possession(ctx context.Context, a *attempt) *flow.Refusal {
 	p, want := a.play.Client, a.record.JKT
 	if jkt := a.door.Bound["jkt"]; jkt != "" && a.door.Kind == session.AccessToken {
 		want = jkt
+	}
+	if a.flow.Endpoint() == flow.Pushed {
+		want = p.JKT // whichever: what comes of the request is bound to it
 	}
 	switch {
 	case a.door.Kind == session.Application, a.flow.Endpoint() == flow.Introspection:

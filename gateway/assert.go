@@ -9,13 +9,18 @@ import (
 )
 
 // assert verifies the client's assertion by the keys, or the secret, that are configured for it (RFC 7523, section 3). It is
-// false where it does not verify, or nothing is configured.
+// false where it does not verify, or nothing is configured, but for one with which the primary has just taken the client.
 func (t *trip) assert(ctx context.Context) bool {
-	c := t.ask.Client
 	if len(t.proof.Once) > 0 {
+		t.proof.Vouched = t.vouched
 		return true // it was verified before
 	}
-	t.proof = flow.Proof{ID: c.ID, Method: c.Method}
+	return t.verifies(ctx) || t.vouched
+}
+
+func (t *trip) verifies(ctx context.Context) bool {
+	c := t.ask.Client
+	t.proof = flow.Proof{ID: c.ID, Method: c.Method, Vouched: t.vouched}
 	want := proof.Assertions{
 		Issuer: t.v.issuer.ID, Client: c.ID, Algs: t.v.issuer.assertionAlgs(), Audiences: t.v.issuer.names(), NeedsID: true,
 	}

@@ -103,13 +103,13 @@ func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []sealed {
 const dueEvery = 10 * time.Second
 
 // due says whether an answer about a token is to be learned from: one in a while for each caller of the introspection endpoint, and
-// for each token at the UserInfo endpoint.
+// for each token at the UserInfo endpoint; and each that uses up an assertion.
 func (l *learner) due(t *trip) bool {
 	of := t.client()
 	if t.v.endpoint == flow.UserInfo {
 		of = t.at(t.ask.Artifact)
 	}
-	return l.asked.due(of, l.g.c.Now())
+	return l.asked.due(of, l.g.c.Now()) || t.ask.Client.Assertion != ""
 }
 
 // run seals in the order in which the exchanges ended, while what was sealed before is being kept. What is queued when

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"mime"
 	"net/http"
 	"slices"
@@ -32,8 +33,6 @@ func (Introspection) Match(r *flow.Request) flow.Exchange {
 	x.ask.Client, x.unlearned = credentials(r, r.Form)
 	switch {
 	case x.unlearned != "":
-	case x.ask.Client.Secret == "":
-		x.unlearned = "no_client_secret"
 	case len(x.form) != 1:
 		x.unlearned = "repeated_parameters"
 	default:
@@ -104,7 +103,7 @@ func (x *introspection) Learn(r *flow.Response) *flow.Lesson {
 	}
 	l := &flow.Lesson{
 		Record: &session.Record{Tenant: x.r.Tenant, Issuer: x.r.Issuer, Client: x.ask.Client.ID},
-		Habit:  told(x.ask.Client.ID, client, o.Get("aud"), x.ask.Params["accept"]),
+		Habit:  told(x.ask.Client.Method, x.ask.Client.ID, client, o.Get("aud"), x.ask.Params["accept"]),
 		Shape:  &session.Shape{Members: o.Names()},
 	}
 	if t := r.Token; t != nil {
@@ -126,8 +125,12 @@ func (x *introspection) unsignable(t *session.Token) string {
 	return ""
 }
 
-// told names what a caller is told of, and how: the tokens of a client for an audience (JSON text as it came; nil: none).
-func told(caller, client string, audience []byte, form string) string {
+// told names what a caller is told of, and how: the tokens of a client for an audience (JSON text as it came; nil: none). What is told to
+// who proves something is not told to a caller of the same name that proves nothing.
+func told(method, caller, client string, audience []byte, form string) string {
+	if method == "none" {
+		return session.Joined("introspection by a public client", caller, client, string(audience), form)
+	}
 	return session.Joined("introspection", caller, client, string(audience), form)
 }
 
@@ -152,7 +155,7 @@ func (Introspection) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if p.Play.Client.ID == "" {
 		return nil, flow.No("client_unauthenticated", http.StatusUnauthorized, "invalid_client")
 	}
-	h, err := p.HabitOf(told(p.Play.Client.ID, p.Record.Client, audienceOf(p.Record), p.Play.Params["accept"]))
+	h, err := p.HabitOf(told(p.Play.Client.Method, p.Play.Client.ID, p.Record.Client, audienceOf(p.Record), p.Play.Params["accept"]))
 	switch {
 	case err != nil:
 		return nil, flow.NotNow("store_failed")
@@ -164,6 +167,10 @@ func (Introspection) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 		if v := introspected(p, name); v != nil {
 			out = append(out, session.Member{Name: name, Value: v})
 		}
+	}
+	// Whoever is not told that a token is bound takes it from anybody.
+	if v := confirmation(p, false); v != nil && !out.Has("cnf") {
+		out = append(out, session.Member{Name: "cnf", Value: v})
 	}
 	reply := &flow.Reply{
 		Status: http.StatusOK, Body: out.Append(nil),
@@ -222,8 +229,15 @@ func introspected(p *flow.Permit, name string) []byte {
 		return []byte("true")
 	case "exp":
 		return strconv.AppendInt(nil, p.Ends.Unix(), 10)
-	case "iat", "nbf", "jti":
+	case "iat":
+		if lives, ok := rec.Response.Number("expires_in"); ok {
+			return strconv.AppendInt(nil, p.Ends.Unix()-lives, 10)
+		}
+		return nil
+	case "nbf", "jti":
 		return nil // another token's
+	case "cnf":
+		return confirmation(p, true)
 	case "client_id":
 		return session.Quote(rec.Client)
 	case "sub":
@@ -250,4 +264,29 @@ func introspected(p *flow.Permit, name string) []byte {
 		}
 	}
 	return nil
+}
+
+// confirmation is to what the presented token is bound (RFC 7800), nil where to nothing: it may have been bound to another key and
+// certificate than the one that was learned. Of an opaque token it shows only by what the primary tells whether the certificate that
+// was there counts.
+func confirmation(p *flow.Permit, tells bool) []byte {
+	var cnf session.Object
+	if t := p.Record.AccessToken; t != nil && t.Claims.Has("cnf") {
+		was, err := session.ParseObject(t.Claims.Get("cnf"))
+		if err != nil {
+			return t.Claims.Get("cnf")
+		}
+		cnf = was.Clone()
+	}
+	if key := cmp.Or(p.Bound["jkt"], p.Record.JKT); key != "" {
+		cnf.Set("jkt", session.Quote(key))
+	}
+	certificate := cmp.Or(p.Bound["x5t#S256"], p.Record.Certificate)
+	if certificate != "" && (cnf.Has("x5t#S256") || p.Record.AccessToken == nil && tells) {
+		cnf.Set("x5t#S256", session.Quote(certificate))
+	}
+	if len(cnf) == 0 {
+		return nil
+	}
+	return cnf.Append(nil)
 }

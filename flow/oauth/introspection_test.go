@@ -36,7 +36,7 @@ func TestWhoAsksAboutAToken(t *testing.T) {
 		t.Errorf("%+v", x.ask)
 	}
 	for body, why := range map[string]string{
-		"client_id=rs&token=a":               "no_client_secret",
+		"client_id=rs&token=a":               "",
 		"token=a":                            "no_client",
 		caller + "a&token=b":                 "repeated_parameters",
 		"client_id=rs&client_secret=s":       "repeated_parameters",
@@ -60,7 +60,7 @@ func TestWhatAnIntrospectionTeaches(t *testing.T) {
 	}
 	x := asksAbout(t, caller+"a")
 	l := learn(x, 200, active)
-	if l == nil || l.Unlearned != "" || l.Habit != told("rs", "spa", []byte(`["rs","b"]`), "") || len(l.Artifacts) != 0 || l.Interactive ||
+	if l == nil || l.Unlearned != "" || l.Habit != told("client_secret_post", "rs", "spa", []byte(`["rs","b"]`), "") || len(l.Artifacts) != 0 || l.Interactive ||
 		strings.Join(l.Shape.Members, " ") != "active client_id aud sub exp token_type" || l.Record.Subject != "" {
 		t.Errorf("%+v", l)
 	}
@@ -79,11 +79,14 @@ func TestWhatAnIntrospectionTeaches(t *testing.T) {
 	if l := learn(x, 200, `{"active":true}`); l == nil || l.Unlearned != "no_client" {
 		t.Errorf("of no client: %+v", l)
 	}
-	if l := learn(asksAbout(t, "client_id=rs&token=a"), 200, active); l == nil || l.Unlearned != "no_client_secret" {
+	if l := learn(asksAbout(t, "client_id=rs&token=a"), 200, active); l == nil || l.Unlearned != "" || l.Habit == told("client_secret_basic", "rs", "spa", []byte(`["rs","b"]`), "") {
 		t.Errorf("a caller who proves nothing: %+v", l)
 	}
 	seen := map[string]bool{}
-	for _, k := range []string{told("a", "b", nil, ""), told("ab", "", nil, ""), told("", "ab", nil, ""), told("a", "b", []byte(`"c"`), ""), told("a", "bc", nil, ""), told("a", "b", nil, "c")} {
+	for _, k := range []string{
+		told("", "a", "b", nil, ""), told("", "ab", "", nil, ""), told("", "", "ab", nil, ""), told("", "a", "b", []byte(`"c"`), ""), told("", "a", "bc", nil, ""),
+		told("", "a", "b", nil, "c"), told("none", "a", "b", nil, ""),
+	} {
 		if seen[k] {
 			t.Errorf("two callers, clients or audiences are one: %q", k)
 		}
@@ -100,7 +103,7 @@ func TestWhatIsSaidOfAToken(t *testing.T) {
 		p.Play = &flow.Play{Client: flow.Proof{ID: "rs"}}
 		p.Ends = time.Unix(1_700_009_999, 0)
 		p.HabitOf = func(name string) (*session.Habit, error) {
-			if name == told("rs", rec.Client, audienceOf(rec), "") {
+			if name == told("", "rs", rec.Client, audienceOf(rec), "") {
 				return &session.Habit{Refresh: &session.Shape{Members: members}}, nil
 			}
 			return &session.Habit{}, nil
@@ -125,8 +128,33 @@ func TestWhatIsSaidOfAToken(t *testing.T) {
 	}
 	opaque := rec
 	opaque.AccessToken, opaque.Opaque = nil, &session.Look{Length: 43, Charset: "base64url"}
-	if o, no := say(&opaque, nil); no != nil || string(o.Get("exp")) != "1700009999" || o.Has("iat") || o.Has("jti") {
+	if o, no := say(&opaque, nil); no != nil || string(o.Get("exp")) != "1700009999" || string(o.Get("iat")) != "1700009699" || o.Has("jti") {
 		t.Errorf("opaque: %v %s", no, o.Append(nil))
+	}
+	// A token that is bound is told to be, to the key and the certificate that it was bound to itself.
+	bound, dpop := opaque, opaque
+	bound.Certificate, dpop.JKT = "cert", "key"
+	tells := func(p *flow.Permit) {
+		p.HabitOf = func(string) (*session.Habit, error) {
+			return &session.Habit{Refresh: &session.Shape{Members: []string{"active", "cnf"}}}, nil
+		}
+	}
+	for name, c := range map[string]struct {
+		rec    *session.Record
+		change func(*flow.Permit)
+		want   string
+	}{
+		"to a key, where that was told":   {&dpop, tells, `{"jkt":"key"}`},
+		"to a key, where it was not":      {&dpop, nil, `{"jkt":"key"}`},
+		"to another key":                  {&dpop, func(p *flow.Permit) { p.Bound = map[string]string{"jkt": "new"} }, `{"jkt":"new"}`},
+		"to a certificate":                {&bound, tells, `{"x5t#S256":"cert"}`},
+		"perhaps to a certificate":        {&bound, nil, ""},
+		"to another certificate":          {&bound, func(p *flow.Permit) { tells(p); p.Bound = map[string]string{"x5t#S256": "new"} }, `{"x5t#S256":"new"}`},
+		"to nothing, where that was told": {&opaque, tells, ""},
+	} {
+		if o, no := say(c.rec, c.change); no != nil || string(o.Get("cnf")) != c.want {
+			t.Errorf("bound %s: %v %s", name, no, o.Append(nil))
+		}
 	}
 	for name, change := range map[string]func(*flow.Permit){
 		"another caller": func(p *flow.Permit) { p.Play.Client.ID = "rs2" },
@@ -162,7 +190,7 @@ func TestIntrospectionInAJWT(t *testing.T) {
 		return x.Learn(&flow.Response{Status: 200, Header: http.Header{"Content-Type": {signedIntrospection}}, Object: o, Token: tok})
 	}
 	l := learn(head, outer)
-	if l == nil || l.Unlearned != "" || l.Class != flow.ClassIntrospection || l.Signed == nil || l.Habit != told("rs", rec.Client, audienceOf(&rec), signedIntrospection) {
+	if l == nil || l.Unlearned != "" || l.Class != flow.ClassIntrospection || l.Signed == nil || l.Habit != told("client_secret_post", "rs", rec.Client, audienceOf(&rec), signedIntrospection) {
 		t.Fatalf("%+v", l)
 	}
 	for why, c := range map[string][2]string{
