@@ -209,6 +209,71 @@ func TestDPoP(t *testing.T) {
 	})
 }
 
+// What a client pushed with a proof (RFC 9449, section 10.1) is for the key that was proved, at the primary or here.
+func TestDPoPOfPushedRequests(t *testing.T) {
+	kc := keycloak(t)
+	r := newRig(t, kc.URL())
+	mine, other := newHolder(t, r), newHolder(t, r)
+	b := &idptest.Browser{}
+	at := r.realm("rot") + "/protocol/openid-connect/ext/par/request"
+	push := func(change ...func(*http.Request)) (*tab, int) {
+		return r.tab("rot", "web", "web-secret", b).push(change...)
+	}
+	by := func(proof string) func(*http.Request) {
+		return func(q *http.Request) { q.Header.Set("DPoP", proof) }
+	}
+	redeem := func(x *tab, code, proof string) *tokens {
+		return r.token("rot", url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}, "code_verifier": {x.verifier}}, by(proof))
+	}
+	n := r.learnedFlow("authorization")
+	x, _ := push(by(mine.proof("POST", at, "")))
+	if k := redeem(x, x.open("alice").Query().Get("code"), mine.atToken()); k.AccessToken == "" {
+		t.Fatalf("the primary: %v", k)
+	}
+	waitFor(t, "it is learned", func() bool {
+		return r.learnedFlow("authorization") > n && r.learnedFlow("pushed_authorization_request") > 0
+	})
+	before, _ := push(by(mine.proof("POST", at, "")))
+	settled()
+	kc.Kill()
+	defer kc.Restart(context.Background())
+
+	used := mine.proof("POST", at, "")
+	here, status := push(by(used))
+	if status != http.StatusCreated {
+		t.Fatalf("the push: %d", status)
+	}
+	for name, x := range map[string]*tab{"pushed to the primary": before, "pushed here": here} {
+		t.Run(name, func(t *testing.T) {
+			x.t = t
+			code, _ := x.silent()
+			for who, proof := range map[string]string{"another key": other.atToken(), "no key": ""} {
+				if k := redeem(x, code, proof); k.AccessToken != "" {
+					t.Errorf("%s: %v", who, k)
+				}
+			}
+			r.line(t, "another key", func(e audit.Entry) bool { return e.Flow == "authorization_code" && e.Rule == "dpop_mismatch" })
+			if k := redeem(x, code, mine.atToken()); !k.byBackup() {
+				t.Errorf("%v", k)
+			}
+		})
+	}
+	for name, c := range map[string]struct{ proof, rule string }{
+		"replayed": {used, "dpop_replayed"}, "of the token endpoint": {mine.atToken(), "dpop_refused"}, "none at all": {"x", "dpop_refused"},
+	} {
+		if _, status := push(by(c.proof)); status < 400 {
+			t.Errorf("pushed with a proof %s: %d", name, status)
+		}
+		r.line(t, c.rule, func(e audit.Entry) bool { return e.Flow == "pushed_authorization_request" && e.Rule == c.rule })
+	}
+	x, status = push()
+	if status == http.StatusCreated {
+		if resp, _ := x.once(); resp.Header.Get("Location") != "" {
+			t.Error("pushed without a key, what was approved with one")
+		}
+	}
+}
+
 func (k *tokens) kid(t *testing.T) string {
 	t.Helper()
 	head, _, _ := strings.Cut(k.AccessToken, ".")

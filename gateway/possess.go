@@ -15,8 +15,11 @@ func (t *trip) possess() bool {
 		Issuer: t.v.issuer.ID, Method: t.v.request.HTTP.Method, URL: t.v.issuer.object.Text("token_endpoint"),
 		Algs: t.v.issuer.object.Texts("dpop_signing_alg_values_supported"),
 	}
-	if t.v.endpoint == flow.UserInfo {
+	switch t.v.endpoint {
+	case flow.UserInfo:
 		d.URL, d.AccessToken = t.v.issuer.object.Text("userinfo_endpoint"), t.ask.Artifact.Value
+	case flow.Pushed:
+		d.URL = t.v.issuer.object.Text("pushed_authorization_request_endpoint")
 	}
 	p, err := d.Check(t.v.request.HTTP.Header, t.g.c.Now())
 	if err != nil {

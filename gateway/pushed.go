@@ -69,6 +69,9 @@ func (g *Gateway) pushedForm(ctx context.Context, v *visit, client, uri string) 
 	if err != nil {
 		return nil
 	}
+	if key := h.Bound["dpop_jkt"]; key != "" {
+		form.Set("dpop_jkt", key)
+	}
 	return form
 }
 
@@ -80,6 +83,12 @@ func (t *trip) push(o *outcome) {
 	if uri, lives := oauth.PushedURI(o.status, o.object); uri != "" && len(t.v.request.Body) <= maxPushedBody {
 		form := oauth.Pushable(t.v.request.Form)
 		form.Set("client_id", t.ask.Client.ID)
+		if t.ask.Client.DPoP {
+			if !t.possess() {
+				return // to which key the primary binds what comes of it is not known
+			}
+			form.Set("dpop_jkt", t.possession.Thumbprint)
+		}
 		t.g.browsers.push(t.g.pushedPlace(t.v, t.ask.Client.ID, uri), form, lives)
 	}
 }

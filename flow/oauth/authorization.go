@@ -29,7 +29,7 @@ const CodeLifetime = time.Minute
 // next, and the answer depends on them in ways that are known. Whatever else an application asks, it must ask again.
 var passingParameters = []string{
 	"state", "nonce", "code_challenge", "prompt", "login_hint", "id_token_hint", "max_age", "ui_locales", "display",
-	"client-request-id", "client_info",
+	"client-request-id", "client_info", "dpop_jkt",
 }
 
 // responseTypes are those whose answers are understood (OAuth 2.0 Multiple Response Type Encoding Practices, section 5).
@@ -136,8 +136,6 @@ func (x *authorization) unlearned() string {
 		return "response_mode" // tokens do not go into a query (OAuth 2.0 Multiple Response Type Encoding Practices, section 5)
 	case err != nil || u.Scheme == "" || u.Fragment != "" || strings.Contains(f.Get("redirect_uri"), "#"):
 		return "redirect_uri"
-	case f.Has("dpop_jkt"):
-		return "dpop"
 	case f.Has("authorization_details"):
 		return "authorization_details"
 	case f.Has("code_challenge") && f.Get("code_challenge_method") != "S256" && f.Get("code_challenge_method") != "plain" && f.Get("code_challenge_method") != "":
@@ -187,6 +185,9 @@ func (x *authorization) door(redirectURI string) []string {
 	}
 	if x.r.Signed {
 		rest = append(rest, "signed")
+	}
+	if f.Get("dpop_jkt") != "" { // nor what it must bind to a key by one that binds nothing
+		rest = append(rest, "bound")
 	}
 	return append(out, slices.Sorted(slices.Values(rest))...)
 }

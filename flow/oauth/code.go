@@ -43,6 +43,9 @@ func (Code) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if !verifies(p.Bound, p.Play.Params["code_verifier"]) {
 		return nil, flow.No("pkce_mismatch", http.StatusBadRequest, "invalid_grant")
 	}
+	if key := p.Bound["dpop_jkt"]; key != "" && key != p.Play.Client.JKT { // RFC 9449, section 10
+		return nil, flow.No("dpop_mismatch", http.StatusBadRequest, "invalid_grant")
+	}
 	if len(p.Play.Scope) > 0 && !sameSet(p.Play.Scope, p.Record.Asked) && !sameSet(p.Play.Scope, p.Record.Scope) {
 		return nil, flow.NotNow("scope_unlearned")
 	}

@@ -173,7 +173,7 @@ func respond(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if r.Redirect.Has("code") {
 		made["code"] = p.Opaque(session.Look{Length: 43, Charset: "base64url"})
 		bound := map[string]string{}
-		for _, name := range []string{"redirect_uri", "code_challenge", "code_challenge_method", "nonce", "state"} {
+		for _, name := range []string{"redirect_uri", "code_challenge", "code_challenge_method", "nonce", "state", "dpop_jkt"} {
 			if v, ok := ps[name]; ok {
 				bound[name] = v
 			}

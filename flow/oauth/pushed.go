@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -98,13 +99,17 @@ func (Pushed) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if n, ok := p.Record.Response.Number("expires_in"); ok {
 		lives = min(n, lives)
 	}
+	bound := maps.Clone(p.Play.Params)
+	if key := p.Play.Client.JKT; key != "" {
+		bound["dpop_jkt"] = key // what comes of it is for who holds this key (RFC 9449, section 10.1)
+	}
 	out := p.Record.Response.Clone()
 	out.Set("request_uri", session.Quote(uri))
 	out.Set("expires_in", strconv.AppendInt(nil, lives, 10))
 	return &flow.Reply{
 		Status: http.StatusCreated, Header: http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}}, Body: out.Append(nil),
 		Issued: []flow.Issued{{
-			Kind: session.PushedRequest, Value: uri, Ends: p.Now.Add(time.Duration(lives) * time.Second), Bound: p.Play.Params,
+			Kind: session.PushedRequest, Value: uri, Ends: p.Now.Add(time.Duration(lives) * time.Second), Bound: bound,
 		}},
 	}, nil
 }

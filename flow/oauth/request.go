@@ -71,7 +71,7 @@ func unrepeatable(r *flow.Request, query url.Values) string {
 		return "client_certificate"
 	}
 	for name := range r.HTTP.Header {
-		if why := proves(name); why != "" && !(why == "dpop" && r.Endpoint == flow.Token && len(r.HTTP.Header.Values(name)) == 1) {
+		if why := proves(name); why != "" && !(why == "dpop" && (r.Endpoint == flow.Token || r.Endpoint == flow.Pushed) && len(r.HTTP.Header.Values(name)) == 1) {
 			return why
 		}
 	}
