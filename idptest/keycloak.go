@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -34,7 +35,8 @@ const (
 type Keycloak struct {
 	Port int
 
-	dir  string // the instance: links to the installation, and its own data
+	dir  string   // the instance: links to the installation, and its own data
+	more []string // options of the start command
 	mgmt int
 	log  string
 	p    *Process
@@ -181,12 +183,13 @@ func newKeycloak(dir, log string) (*Keycloak, error) {
 }
 
 // StartKeycloak starts an instance with its data in dir and waits until it is ready. It comes back at the same port
-// after Kill and Restart.
-func StartKeycloak(ctx context.Context, dir string) (*Keycloak, error) {
+// after Kill and Restart. more are options of Keycloak's start command, beside those that it needs.
+func StartKeycloak(ctx context.Context, dir string, more ...string) (*Keycloak, error) {
 	k, err := newKeycloak(dir, filepath.Join(dir, "keycloak.log"))
 	if err != nil {
 		return nil, err
 	}
+	k.more = more
 	return k, k.Restart(ctx)
 }
 
@@ -215,7 +218,7 @@ func (k *Keycloak) start(ctx context.Context, jvm, env []string, extra ...string
 		"-cp", filepath.Join(home, "lib", "quarkus-run.jar"), "io.quarkus.bootstrap.runner.QuarkusEntryPoint",
 		"start", "--optimized", "--http-enabled=true", "--http-host=127.0.0.1", fmt.Sprint("--http-port=", k.Port),
 		"--hostname-strict=false", "--proxy-headers=xforwarded", fmt.Sprint("--http-management-port=", k.mgmt), "--cache=local")
-	cmd := exec.Command("java", append(args, extra...)...)
+	cmd := exec.Command("java", slices.Concat(args, k.more, extra)...)
 	cmd.Env = env
 	cmd.Dir = k.dir
 	p, err := Start(k.log, cmd)

@@ -30,6 +30,12 @@ type OIDCProviderOptions struct {
 	// ClockShift is how far the provider's clock is ahead. (Keycloak's cannot be shifted: no library that fakes a
 	// process's clock is among the parts.)
 	ClockShift time.Duration
+	// Clients are more clients, as OpenID Connect Dynamic Client Registration writes their metadata. With them every
+	// feature of the provider that they may use is on.
+	Clients []map[string]any
+	// ClientCA is the authority (PEM) of certificates for tls_client_auth, which are read from the header Client-Cert
+	// (RFC 9440).
+	ClientCA string
 }
 
 // OIDCProvider is a running node-oidc-provider with the users alice and bob (any password), the public clients spa and
@@ -62,6 +68,9 @@ func StartOIDCProvider(ctx context.Context, dir string, o OIDCProviderOptions) (
 		"port": port, "issuer": p.Issuer, "dir": dir, "accessTokens": or(o.AccessTokens, "opaque"), "alg": or(o.Alg, "RS256"),
 		"accessTokenSeconds": int(o.AccessTokenLifetime / time.Second), "rotateAll": o.RotateAll,
 		"clockShiftSeconds": int(o.ClockShift / time.Second),
+	}
+	if o.Clients != nil {
+		c["clients"], c["clientCA"] = o.Clients, o.ClientCA
 	}
 	b, err := json.Marshal(c)
 	if err != nil {

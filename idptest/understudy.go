@@ -59,6 +59,8 @@ type UnderstudyOptions struct {
 	Authority *Authority
 	// Host is the public host name with an authority, and leads here whatever the resolver says; "": localhost.
 	Host string
+	// AskCertificate asks clients for a certificate.
+	AskCertificate bool
 	// Top and Tenant are more lines of the configuration file, at its top and in each tenant.
 	Top, Tenant string
 	// Second is the URL of another tenant's primary; "": there is one tenant. The other's host name is 127.0.0.1.
@@ -88,6 +90,9 @@ func StartUnderstudyConfig(ctx context.Context, o UnderstudyOptions) (*Understud
 			},
 		}}
 		certificate = fmt.Sprintf("\n    tls: {cert_file: %q, key_file: %q}", a.CertFile, a.KeyFile)
+		if o.AskCertificate {
+			certificate += "\n    ask_certificate: true"
+		}
 	}
 	indent := func(s, by string) string {
 		if s == "" {

@@ -1,7 +1,9 @@
 // A node-oidc-provider whose state survives SIGKILL. Usage: node provider.js CONFIG.json
 //
-// CONFIG is { port, issuer, dir, accessTokens: "opaque" | "jwt", alg, accessTokenSeconds, rotateAll, clockShiftSeconds }.
-// It listens on loopback only. A file dir/disabled/NAME disables an account. It ends when its standard input ends.
+// CONFIG is { port, issuer, dir, accessTokens: "opaque" | "jwt", alg, accessTokenSeconds, rotateAll, clockShiftSeconds, clients, clientCA }.
+// With clients, a list of client metadata, it has these too and every feature that they may use is on: pushed and signed requests,
+// JWTs for answers, DPoP, certificates (in the header Client-Cert, RFC 9440, of the authority clientCA), devices, CIBA, client
+// credentials and back-channel logout; a POST to /approve/ID answers a CIBA request for its person. It listens on loopback only. A file dir/disabled/NAME disables an account. It ends when its standard input ends.
 import * as fs from 'node:fs';
 import * as http from 'node:http';
 import * as path from 'node:path';
@@ -85,7 +87,10 @@ class Adapter {
     return key && this.find(key.slice(this.model.length + 1));
   }
 
-  async findByUserCode() { return undefined; }
+  async findByUserCode(code) {
+    for (const [key, { payload }] of entries) if (key.startsWith(`${this.model}:`) && payload.userCode === code) return this.find(key.slice(this.model.length + 1));
+    return undefined;
+  }
 
   async consume(id) { commit({ op: 'consume', key: this.key(id), at: Math.floor(Date.now() / 1000) }); }
 
@@ -125,11 +130,48 @@ const client = (client_id, method, more) => ({
 });
 
 const resource = 'https://api.example.test';
+const certificate = (ctx) => {
+  const value = /^:([A-Za-z0-9+/=]+):$/.exec(ctx.get('client-cert'))?.[1];
+  return value && new crypto.X509Certificate(Buffer.from(value, 'base64'));
+};
+const every = {
+  clientAuthMethods: ['none', 'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'tls_client_auth', 'self_signed_tls_client_auth'],
+  issueRefreshToken: (ctx, c) => c.grantTypeAllowed('refresh_token'),
+  features: {
+    backchannelLogout: { enabled: true },
+    ciba: {
+      enabled: true,
+      processLoginHint: (ctx, hint) => hint,
+      processLoginHintToken: () => undefined,
+      validateBindingMessage() {},
+      validateRequestContext() {},
+      verifyUserCode() {},
+      triggerAuthenticationDevice() {},
+    },
+    clientCredentials: { enabled: true },
+    deviceFlow: { enabled: true },
+    dPoP: { enabled: true },
+    jwtIntrospection: { enabled: true },
+    jwtResponseModes: { enabled: true },
+    jwtUserinfo: { enabled: true },
+    mTLS: {
+      enabled: true,
+      certificateBoundAccessTokens: true,
+      selfSignedTlsClientAuth: true,
+      tlsClientAuth: true,
+      getCertificate: certificate,
+      certificateAuthorized: (ctx) => certificate(ctx).verify(new crypto.X509Certificate(config.clientCA).publicKey),
+      certificateSubjectMatches: (ctx, property, expected) => property === 'tls_client_auth_subject_dn' && certificate(ctx).subject === expected,
+    },
+    pushedAuthorizationRequests: { enabled: true },
+    requestObjects: { enabled: true },
+  },
+};
 const provider = new Provider(config.issuer, {
   adapter: Adapter,
   clients: [
     client('spa', 'none'), client('spa2', 'none'), client('web', 'client_secret_basic'),
-    client('webpost', 'client_secret_post'), client('web2', 'client_secret_basic'),
+    client('webpost', 'client_secret_post'), client('web2', 'client_secret_basic'), ...(config.clients ?? []),
   ],
   jwks,
   cookies: { keys: cookies },
@@ -148,13 +190,15 @@ const provider = new Provider(config.issuer, {
     AccessToken: config.accessTokenSeconds || 3600, IdToken: 3600, Session: 14 * 86400, Grant: 14 * 86400, Interaction: 3600, AuthorizationCode: 60,
     RefreshToken: 14 * 86400,
   },
+  ...(config.clients && every),
   features: {
+    ...(config.clients && every.features),
     introspection: { enabled: true },
     revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
-      ...(config.accessTokens === 'jwt' && {
-        defaultResource: () => resource,
+      ...((config.accessTokens === 'jwt' || config.clients) && {
+        defaultResource: () => (config.accessTokens === 'jwt' ? resource : undefined),
         useGrantedResource: () => true,
         getResourceServerInfo: () => ({
           scope: 'openid offline_access profile email api', audience: resource, accessTokenFormat: 'jwt',
@@ -167,9 +211,23 @@ const provider = new Provider(config.issuer, {
 provider.proxy = true; // its public URL is the gateway's
 provider.on('server_error', (ctx, err) => console.error(err));
 
+// approve is the person's yes on the device that a CIBA request went to.
+async function approve(id, res) {
+  const request = await provider.BackchannelAuthenticationRequest.find(id);
+  const grant = new provider.Grant({ accountId: request.accountId, clientId: request.clientId });
+  grant.addOIDCScope(request.scope);
+  await grant.save();
+  await provider.backchannelResult(request, grant);
+  res.writeHead(204).end();
+}
+
 const prefix = new URL(config.issuer).pathname.replace(/\/$/, '');
 const handle = provider.callback();
 const server = http.createServer((req, res) => {
+  if (config.clients && req.method === 'POST' && req.url.startsWith('/approve/')) {
+    approve(req.url.slice('/approve/'.length), res).catch((e) => res.writeHead(500).end(String(e)));
+    return;
+  }
   if (prefix) {
     if (!req.url.startsWith(`${prefix}/`)) {
       res.writeHead(404).end();
