@@ -53,6 +53,7 @@ func Reason(code string) (text, mend string) {
 		{"dpop", "the DPoP proof does not verify, or is of another key than the tokens are bound to", "let the primary's metadata name dpop_signing_alg_values_supported"},
 		{"cnf", "the tokens are bound to a key or a certificate (cnf) that was not shown here", "set `client_certificates`, or bind them by DPoP"},
 		{"token_type", "the token type is not Bearer", "no mend yet: this client waits for the primary in an outage"},
+		{"userinfo_encrypted", "UserInfo is encrypted: what it says cannot be learned", "turn encryption of UserInfo off for this client at the primary"},
 		{"id_token_encrypted", "the ID token is encrypted: its claims cannot be learned", "turn ID token encryption off for this client at the primary"},
 		{"symmetric_signature", "ID tokens signed with HS256: the secret is the primary's", "let the primary sign with RS256 or ES256 for this client"},
 		{"unsigned", "the tokens are not signed", "let the primary sign with RS256 or ES256 for this client"},

@@ -33,7 +33,7 @@ working. Ask the operator for your application's row of ` + "`understudy status 
 - **Silent calls.** Renew without a person: ` + "`acquireTokenSilent`" + `, the refresh grant, or a request with ` + "`prompt=none`" + `; ask a person only where that says so.
 - **PKCE with S256**, ` + "`state`" + ` and, with ID tokens, a nonce.
 - **One client authentication**: the same method, the same secret or registered key. Give the operator the public keys for ` + "`private_key_jwt`" + ` and signed requests.
-- **The ID token** for who somebody is, rather than UserInfo.
+- **The ID token** for who somebody is, or UserInfo asked once after each sign-in.
 - **Patience.** "Not now" is ` + "`temporarily_unavailable`" + ` (503 with ` + "`Retry-After`" + `, or at the redirect URI): keep the session, keep the tokens, try again. It is not
   ` + "`invalid_grant`" + ` and not ` + "`login_required`" + `. It is no reason to sign anybody out.
 

@@ -55,6 +55,8 @@ type tied struct {
 	status  int
 	// received is when the answer came.
 	received time.Time
+	// direct is set where it came at once, from the authorization endpoint: nobody can have signed in anew.
+	direct bool
 	// userInfo goes with what is sealed (see [session.UserInfoKey]).
 	userInfo session.UserInfoKey
 }
@@ -348,7 +350,7 @@ func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, afte
 		was := g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, b)
 		g.browsers.replaced(g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, a).Lookup, was)
 	}
-	t := &tied{begun: x, browser: v.browser, after: after, answer: r, status: status, received: g.c.Now()}
+	t := &tied{begun: x, browser: v.browser, after: after, answer: r, status: status, received: g.c.Now(), direct: v.endpoint == flow.Authorization}
 	if r.Code == "" {
 		g.learner.add(v.tenant.Name, &lesson{front: t, v: &visit{tenant: v.tenant, issuer: x.issuer, began: v.began}})
 	} else {
@@ -373,10 +375,6 @@ func (x *tied) redeemedBy(t *trip) bool {
 func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesson, m *backup.Learned) *backup.Learned {
 	g, s, names := l.g, l.g.c.Seal, v.tenant.SessionCookies
 	sub := le.Record.Subject
-	if sub == "" {
-		g.Counts.Unlearned(v.tenant.Name, "no_subject")
-		return nil
-	}
 	now := g.browserKeys(v.tenant.Name, v.issuer.ID, x.browser, x.after.text(names))
 	now.Ends = unixNano(x.after.ends)
 	out := *m
@@ -388,6 +386,15 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 		} else if ks.Lookup != now.Lookup {
 			out.Replaced = append(out.Replaced, ks.Lookup)
 		}
+	}
+	if sub == "" && k != nil && x.direct && oauth.AsksNothing(x.ask) {
+		m = g.asBefore(ctx, v, x, m, k)
+		out.Subject, out.Session = m.Subject, m.Session
+		sub, le.Record.Subject = k.Subject, k.Subject
+	}
+	if sub == "" {
+		g.Counts.Unlearned(v.tenant.Name, "no_subject")
+		return nil
 	}
 	// Somebody else signed in with this browser: what the former one could open is closed.
 	if k != nil && k.Subject != sub {
@@ -461,6 +468,17 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 		return nil
 	}
 	out.Sealed = *sealed
+	return &out
+}
+
+// asBefore is a message about whoever is signed in with the browser, of an answer that does not say who that is.
+func (g *Gateway) asBefore(ctx context.Context, v *visit, x *tied, m *backup.Learned, k *session.BrowserKey) *backup.Learned {
+	out := *m
+	out.Subject = g.c.Seal.Pseudonym("subject", v.tenant.Name, v.issuer.ID, k.Subject)
+	was, err := g.user(ctx, v, g.browserKeys(v.tenant.Name, v.issuer.ID, x.browser, "").Lookup)
+	if err == nil && was.Subject == out.Subject {
+		out.Session = was.Session
+	}
 	return &out
 }
 

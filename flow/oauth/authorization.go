@@ -35,7 +35,7 @@ var passingParameters = []string{
 // responseTypes are those whose answers are understood (OAuth 2.0 Multiple Response Type Encoding Practices, section 5).
 var responseTypes = map[string]bool{
 	"code": true, "id_token": true, "id_token token": true, "token id_token": true, "token": true, "code id_token": true, "id_token code": true,
-	"code token": true, "code id_token token": true, "code token id_token": true,
+	"code token": true, "code id_token token": true, "code token id_token": true, "none": true,
 }
 
 // responseModes are those whose answers are understood (OAuth 2.0 Multiple Response Type Encoding Practices, section 2.1; OAuth 2.0
@@ -48,11 +48,18 @@ func responseMode(ps map[string]string) string {
 	switch {
 	case ps["response_mode"] != "":
 		return ps["response_mode"]
-	case ps["response_type"] == "code":
+	case !tokensIn(ps["response_type"]):
 		return "query"
 	}
 	return "fragment"
 }
+
+// tokensIn says whether the answer to a request of a response type has tokens in it.
+func tokensIn(responseType string) bool { return responseType != "code" && responseType != "none" }
+
+// AsksNothing says whether an application asks only whether somebody is signed in and lets it in, and is not told who (OAuth 2.0
+// Multiple Response Type Encoding Practices, section 4).
+func AsksNothing(ask *flow.Ask) bool { return ask.Params["response_type"] == "none" }
 
 // returned is how the answer to a request comes back, in the query, the fragment or a form, and whether it is a JWT (JARM).
 func returned(ps map[string]string) (how string, signed bool) {
@@ -132,7 +139,7 @@ func (x *authorization) unlearned() string {
 		return "response_mode"
 	case strings.Contains(f.Get("response_type"), "id_token") && f.Get("nonce") == "":
 		return "nonce" // OpenID Connect Core, sections 3.2.2.1 and 3.3.2.11
-	case f.Get("response_type") != "code" && strings.HasPrefix(f.Get("response_mode"), "query"):
+	case tokensIn(f.Get("response_type")) && strings.HasPrefix(f.Get("response_mode"), "query"):
 		return "response_mode" // tokens do not go into a query (OAuth 2.0 Multiple Response Type Encoding Practices, section 5)
 	case err != nil || u.Scheme == "" || u.Fragment != "" || strings.Contains(f.Get("redirect_uri"), "#"):
 		return "redirect_uri"

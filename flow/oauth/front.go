@@ -81,7 +81,8 @@ func redirected(ps [][2]string, ask *flow.Ask) *Redirected {
 		}
 		out.Params = append(out.Params, m)
 	}
-	if state != ask.Params["state"] || out.Code == "" && out.IDToken == "" && out.AccessToken == "" && out.Error == "" {
+	given := out.Code != "" || out.IDToken != "" || out.AccessToken != ""
+	if state != ask.Params["state"] || out.Error == "" && given == AsksNothing(ask) {
 		return nil
 	}
 	return out
