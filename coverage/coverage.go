@@ -30,6 +30,7 @@ type Seen struct {
 	Address        string     // of the client's server; "": it has none
 	Reason         string     // why it was not learned; "": it was
 	Kept           bool       // the store knows of it, learned or not
+	Alone          bool       // what the client may ask hangs on its secret or key
 }
 
 const (
@@ -82,6 +83,7 @@ type row struct {
 	asked     variety
 	door      variety
 	person    variety
+	alone     bool     // see Seen
 	addresses []string // of its servers
 	exchanges uint64
 	last      time.Time
@@ -140,7 +142,7 @@ func (b *Book) Add(s Seen) {
 	if r == nil {
 		return
 	}
-	r.pseudonym = s.Pseudonym
+	r.pseudonym, r.alone = s.Pseudonym, r.alone || s.Alone
 	r.add(&s, who)
 	if s.Address != "" && !slices.Contains(r.addresses, s.Address) && len(r.addresses) < maxAddresses {
 		r.addresses = append(r.addresses, s.Address)
@@ -307,8 +309,8 @@ func (b *Book) Table(tenant string, sessions map[session.Owner]session.Sessions,
 	}
 	out.Full = p.full
 	alone := map[session.ID]int{} // how many flows of a client hang on its secret or key: the store does not tell them apart
-	for at, r := range p.applications {
-		if byItself(at.flow) {
+	for _, r := range p.applications {
+		if r.alone {
 			alone[r.pseudonym]++
 		}
 	}
@@ -320,7 +322,7 @@ func (b *Book) Table(tenant string, sessions map[session.Owner]session.Sessions,
 			return []session.Kind{session.RefreshToken}
 		case at.flow == authorization:
 			return []session.Kind{session.Application}
-		case byItself(at.flow) && alone[r.pseudonym] == 1:
+		case r.alone && alone[r.pseudonym] == 1:
 			return []session.Kind{session.ClientSecret, session.ClientKey}
 		}
 		return nil
@@ -366,15 +368,6 @@ const (
 	refreshToken  = "refresh_token"
 	authorization = "authorization"
 )
-
-// byItself says whether what a client may ask in a flow hangs on its secret or key.
-func byItself(flow string) bool {
-	switch flow {
-	case "client_credentials", "token_exchange", "pushed_authorization_request":
-		return true
-	}
-	return false
-}
 
 // measure adds to x what was measured. app is the row of the application. kinds are what the store knows of it; nil: it does not
 // tell, and what was seen counts.

@@ -77,20 +77,29 @@ func (g *Gateway) seen(t *trip, le *flow.Lesson, m *backup.Learned) *coverage.Se
 		s.Address = t.v.address // a public client's is a person's
 	}
 	switch s.Flow = t.v.flow.Name(); {
-	case byItself(t.ask.Artifact.Kind):
+	case byItself(t.ask.Artifact.Kind) && le.Presented != nil:
+		s.Alone = true
 		if t.v.endpoint == flow.Token {
 			s.Asked = asks(t.ask)
 		}
-	case t.v.endpoint == flow.Token:
-		s.Flow = "refresh_token"
-		if s.Who = m.Session; s.Who.Zero() {
-			s.Who = m.Subject
+		if t.ask.Subject != "" {
+			s.Who = sessionOf(m)
 		}
+	case t.v.endpoint == flow.Token:
+		s.Flow, s.Who = "refresh_token", sessionOf(m)
 		if t.ask.Artifact.Kind == session.RefreshToken {
 			s.Asked = asks(t.ask)
 		}
 	}
 	return &s
+}
+
+// sessionOf stands for the session, or where none is named the person.
+func sessionOf(m *backup.Learned) session.ID {
+	if m.Session.Zero() {
+		return m.Subject
+	}
+	return m.Session
 }
 
 // seenBrowser is the same of what a browser may ask for again.
