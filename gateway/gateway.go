@@ -445,14 +445,17 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.Header().Set("Retry-After", "5")
 	if v.endpoint != flow.Other {
-		code := "primary_away"
+		code, why := "primary_away", ""
+		if v.exchange != nil {
+			why = v.exchange.Ask().Unplayable
+		}
 		switch {
 		case errors.Is(err, errNotKept):
 			code = "mark_not_kept"
 		case errors.Is(err, errOurs), exhausted(err):
 			code = "overloaded"
 		}
-		g.note(v, "refused", code, "")
+		g.note(v, "refused", code, why)
 		writeRefusal(w.Header(), w, flow.NotNow(code), v.request)
 		return
 	}
