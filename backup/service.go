@@ -276,6 +276,9 @@ func (s *Service) revocation(ctx context.Context, a *attempt) *flow.Refusal {
 	if err == nil && a.door.Kind == session.AccessToken {
 		marks, err = s.ofToken(a, marks)
 	}
+	if err == nil && a.play.Behalf != nil {
+		marks, err = s.ofBehalf(a.play, marks)
+	}
 	if err != nil {
 		_ = s.stop(a.play.Tenant, err)
 		return flow.NotNow("marks_unreadable")

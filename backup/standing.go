@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"understudy/flow"
 	"understudy/session"
 	"understudy/store"
 )
@@ -123,6 +124,8 @@ type SignIn struct {
 	Session  session.ID `cbor:"4,keyasint"`
 	AuthTime int64      `cbor:"5,keyasint"` // Unix seconds; 0: not told
 	Sent     int64      `cbor:"6,keyasint"` // Unix nanoseconds
+	// Behalf is the token for which it was given; nil: there was none.
+	Behalf *flow.Behalf `cbor:"7,keyasint,omitempty"`
 }
 
 // Barred says whether a sign-in must not go out although the primary approved it: a final mark, of which the primary could not
@@ -133,6 +136,11 @@ func (s *Service) Barred(_ context.Context, in *SignIn) (bool, error) {
 	}
 	d.Begun, d.Guessed = begun(in.Sent, in.AuthTime)
 	marks, err := s.Sessions.Blocking(in.Tenant, &d)
+	if err == nil && in.Behalf != nil {
+		var more []session.Mark
+		more, err = s.behalfMarks(in.Tenant, in.Issuer, in.Behalf)
+		marks = append(marks, more...)
+	}
 	for _, m := range marks {
 		if m.Final && !m.Told {
 			return true, err

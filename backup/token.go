@@ -18,8 +18,8 @@ func (s *Service) token(a *attempt) *flow.Refusal {
 	}
 	c, p := a.play.Token.Claims, a.play
 	client := oauth.ClientOf(p.Token)
-	iat, ok1 := c.Number("iat")
-	exp, ok2 := c.Number("exp")
+	_, ok1 := c.Number("iat")
+	_, ok2 := c.Number("exp")
 	if client == "" || c.Text("iss") != p.Issuer || c.Text("sub") == "" || c.Has("cnf") || !ok1 || !ok2 {
 		return flow.NotNow("record_incomplete")
 	}
@@ -28,29 +28,41 @@ func (s *Service) token(a *attempt) *flow.Refusal {
 		Scope: strings.Fields(c.Text("scope")), AccessToken: p.Token,
 		Response: session.Object{{Name: "token_type", Value: []byte(`"Bearer"`)}},
 	}
-	seal := s.Sessions.Seal
-	a.door = &session.Door{
-		Kind: session.AccessToken, Client: seal.Pseudonym("client", p.Tenant, p.Issuer, client),
-		Subject: seal.Pseudonym("subject", p.Tenant, p.Issuer, a.record.Subject), Session: seal.Pseudonym("session", p.Tenant, p.Issuer, a.record.SID),
-		Issuer: s.issuer(p.Tenant, p.Issuer), Grant: p.Artifact.Lookup, Approved: iat * int64(time.Second), Ends: exp * int64(time.Second),
-	}
-	at, _ := c.Number("auth_time")
-	a.door.Begun, a.door.Guessed = begun(a.door.Approved, at)
+	a.door = s.doorOf(p.Tenant, p.Issuer, p.Token, p.Artifact.Lookup)
 	if a.door.Approved > a.now.Add(time.Minute).UnixNano() {
 		return flow.No("record_mismatch", http.StatusBadRequest, "invalid_grant") // issued in the future
 	}
 	return nil
 }
 
+// doorOf is what a token says of itself that its door would.
+func (s *Service) doorOf(tenant, issuer string, t *session.Token, lookup session.ID) *session.Door {
+	c, of := t.Claims, func(what, name string) session.ID { return s.Sessions.Seal.Pseudonym(what, tenant, issuer, name) }
+	iat, _ := c.Number("iat")
+	exp, _ := c.Number("exp")
+	at, _ := c.Number("auth_time")
+	d := &session.Door{
+		Kind: session.AccessToken, Client: of("client", oauth.ClientOf(t)), Subject: of("subject", c.Text("sub")), Session: of("session", c.Text("sid")),
+		Issuer: s.issuer(tenant, issuer), Grant: lookup, Approved: iat * int64(time.Second), Ends: exp * int64(time.Second),
+	}
+	d.Begun, d.Guessed = begun(d.Approved, at)
+	return d
+}
+
 // ofToken adds the marks of the presented token itself: that it was revoked (RFC 7009), and that the primary said that it is over.
 func (s *Service) ofToken(a *attempt, marks []session.Mark) ([]session.Mark, error) {
-	p := a.play
-	for _, id := range []session.ID{p.Artifact.Lookup, s.Sessions.Seal.Told(p.Tenant, p.Issuer, p.Artifact.Lookup, p.Client.ID)} {
-		own, err := s.Sessions.Blocking(p.Tenant, &session.Door{Grant: id, Begun: a.door.Approved, Approved: a.door.Approved})
+	own, err := s.ownMarks(a.play, a.play.Artifact.Lookup, a.door.Approved)
+	return append(own, marks...), err
+}
+
+// ownMarks are those of a token itself, approved at a time, for who presents it.
+func (s *Service) ownMarks(p *flow.Play, lookup session.ID, approved int64) (out []session.Mark, err error) {
+	for _, id := range []session.ID{lookup, s.Sessions.Seal.Told(p.Tenant, p.Issuer, lookup, p.Client.ID)} {
+		own, err := s.Sessions.Blocking(p.Tenant, &session.Door{Grant: id, Begun: approved, Approved: approved})
 		if err != nil {
 			return nil, err
 		}
-		marks = append(own, marks...)
+		out = append(own, out...)
 	}
-	return marks, nil
+	return out, nil
 }

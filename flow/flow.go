@@ -98,8 +98,9 @@ type Ask struct {
 	Presented session.Object
 	// Unplayable says why the request cannot be answered by the backup although the flow is known.
 	Unplayable string
-	// Subject is a token on whose behalf the client asks (RFC 8693); nobody has verified it.
-	Subject string
+	// Subject is a token on whose behalf the client asks (RFC 8693, RFC 7523); nobody has verified it. SubjectRefused is the error
+	// code of one that is not valid.
+	Subject, SubjectRefused string
 	// Own says why a request that presents something of the backup's own making cannot be answered, where that is another
 	// question than Unplayable.
 	Own string
@@ -143,7 +144,6 @@ type Artifact struct {
 type Lesson struct {
 	Record      *session.Record
 	Artifacts   []Artifact // what opens the record from now on
-	Apart       []Artifact // what opens the record for itself, whatever becomes of the others
 	Presented   *Artifact  // what it was obtained with, nil for a first grant
 	Interactive bool       // the exchange ended a sign-in, interactive where AuthTime does not say otherwise
 	AuthTime    int64      // when the person signed in, Unix seconds (OpenID Connect Core, section 2); 0: not told
@@ -159,6 +159,8 @@ type Lesson struct {
 	// verified it.
 	Signed *session.Token
 	Class  string
+	// Beside is what else the reply gave, and goes on by itself; nil: nothing.
+	Beside *Lesson
 	// Unlearned says why nothing may be remembered ("password", "dpop", …). It is counted and shown.
 	Unlearned string
 }
@@ -184,6 +186,14 @@ type Play struct {
 	Params map[string]string `cbor:"14,keyasint,omitempty"`
 	// Token is an access token of the primary's that is asked about; the gateway has verified its signature.
 	Token *session.Token `cbor:"15,keyasint,omitempty"`
+	// Behalf is on whose behalf the client asks; nil: for itself, or as who it presents an artifact of.
+	Behalf *Behalf `cbor:"16,keyasint,omitempty"`
+}
+
+// Behalf is a token on whose behalf a client asks; the gateway has verified its signature and its times.
+type Behalf struct {
+	Token  *session.Token `cbor:"0,keyasint"`
+	Lookup session.ID     `cbor:"1,keyasint"`
 }
 
 // Proof is a client authentication, derived: the secret stays at the gateway.

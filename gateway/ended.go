@@ -184,6 +184,10 @@ func (t *trip) ownToken(ctx context.Context) *http.Response {
 			}
 			return t.play(ctx, "own_token").resp
 		}
+		if t.ask.Subject != "" && oauth.Issued(t.ask.Subject, t.g.c.Seal.Look) {
+			t.g.note(v, "refused", "own_token", t.ask.Unplayable)
+			return t.refuse(flow.NotNow("own_token"))
+		}
 	case flow.UserInfo:
 		if t.ask.Artifact.Kind == session.AccessToken && t.ask.Unplayable == "" && oauth.Issued(t.ask.Artifact.Value, t.g.c.Seal.Look) {
 			t.place = t.g.c.Seal.Lookup(session.AccessToken, v.tenant.Name, v.issuer.ID, t.ask.Artifact.Value)

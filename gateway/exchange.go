@@ -43,6 +43,7 @@ type trip struct {
 	heard      bool              // the primary carried it out
 	possession *proof.Possession // of the key that the client proved; nil: it did not, or was not asked yet
 	token      *session.Token    // an access token of the primary's that is asked about, verified
+	behalf     *flow.Behalf      // on whose behalf the client asks, verified; nil: on nobody's, or it was not asked yet
 	owed       string            // where it is kept that the primary has yet to hear of it; "": nowhere
 }
 
@@ -220,19 +221,27 @@ func (t *trip) overMeanwhile(ctx context.Context, o *outcome) bool {
 // barred says whether what the primary gives comes of a session that was ended here, of which it could not have heard (design,
 // law 3). That is asked before a client has it; where it cannot be, the primary decides.
 func (t *trip) barred(ctx context.Context, o *outcome) bool {
-	return t.g.barred(ctx, t.v.tenant, t.v.issuer, t.ask.Client.ID, o.object, t.sent)
+	in := t.g.signIn(t.v.tenant, t.v.issuer, t.ask.Client.ID, o.object, t.sent)
+	if t.ask.Subject != "" && t.subject() {
+		in.Behalf = t.behalf
+	}
+	return t.g.barred(ctx, in)
 }
 
-// barred reads from what was given to a client (id_token, access_token, …) whose sign-in it is.
-func (g *Gateway) barred(ctx context.Context, t *Tenant, is *issuer, client string, given session.Object, sent time.Time) bool {
+// signIn reads from what was given to a client (id_token, access_token, …) whose sign-in it is.
+func (g *Gateway) signIn(t *Tenant, is *issuer, client string, given session.Object, sent time.Time) *backup.SignIn {
 	sub, sid, at := oauth.Whose(given)
 	stands := func(what, value string) session.ID { return g.c.Seal.Pseudonym(what, t.Name, is.ID, value) }
-	barred, err := g.c.Backup.Barred(ctx, &backup.SignIn{
+	return &backup.SignIn{
 		Tenant: t.Name, Issuer: is.ID, Client: stands("client", client), Subject: stands("subject", sub), Session: stands("session", sid),
 		AuthTime: at, Sent: sent.UnixNano(),
-	})
+	}
+}
+
+func (g *Gateway) barred(ctx context.Context, in *backup.SignIn) bool {
+	barred, err := g.c.Backup.Barred(ctx, in)
 	if err != nil {
-		g.c.Log.Warn("it is not known whether a session was ended here; the primary decides", "tenant", t.Name, "error", err)
+		g.c.Log.Warn("it is not known whether a session was ended here; the primary decides", "tenant", in.Tenant, "error", err)
 	}
 	return barred
 }
@@ -529,14 +538,25 @@ func (t *trip) answered(ctx context.Context, o *outcome, resp *http.Response) (*
 // cannot be kept, the client is not told yet.
 func (t *trip) refused(ctx context.Context, o *outcome) (kept bool) {
 	e := o.object.Text("error")
-	if o.status < 400 || !refuses(e, o.status) || t.v.exchange == nil {
+	if o.status < 400 || t.v.exchange == nil {
+		return true
+	}
+	lookup := t.lookup
+	if e != "" && e == t.ask.SubjectRefused {
+		if !t.subject() {
+			lookup = session.ID{} // it would be refused here too, and says nothing about what was approved for others
+		} else if !t.subjectOver(ctx) {
+			return false
+		}
+	}
+	if !refuses(e, o.status) {
 		return true
 	}
 	if !t.proven() && t.owns(ctx) { // of a service that was not seen since this process began, its name's door is at place
 		t.prove(ctx)
 	}
 	r := &backup.Refused{
-		Tenant: t.v.tenant.Name, Lookup: t.lookup, SecretID: t.proof.SecretID, Error: e, Sent: t.sent.UnixNano(), Client: t.client(),
+		Tenant: t.v.tenant.Name, Lookup: lookup, SecretID: t.proof.SecretID, Error: e, Sent: t.sent.UnixNano(), Client: t.client(),
 		Over: oauth.Over(o.object.Text("error_description")), Reused: oauth.Reused(o.object.Text("error_description")), Once: t.proof.Once, Until: t.proof.Until,
 	}
 	err := t.g.c.Backup.Refused(context.WithoutCancel(ctx), r)

@@ -228,8 +228,10 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 	if len(le.Artifacts) > 0 || t.ask.Artifact.Kind != session.Code {
 		ms = append(ms, sealed{m, l.g.seen(t, le, m)})
 	}
-	if apart := t.apart(le, m); apart != nil {
-		ms = append(ms, sealed{Learned: apart})
+	if le.Beside != nil {
+		if b := l.message(ctx, x, le.Beside, key); b != nil {
+			ms = append(ms, sealed{b, l.g.seen(t, le.Beside, b)})
+		}
 	}
 	if browser != nil && browser.redeemedBy(t) {
 		browser.userInfo = key
@@ -243,25 +245,6 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 		}
 	}
 	return ms
-}
-
-// apart makes the message about what opens the record for itself; nil where there is nothing.
-func (t *trip) apart(le *flow.Lesson, m *backup.Learned) *backup.Learned {
-	if len(le.Apart) == 0 || m.Unlearned != "" {
-		return nil
-	}
-	var ks []session.ArtifactKeys
-	for _, a := range le.Apart {
-		ks = append(ks, session.ArtifactKeys{Kind: a.Kind, Lookup: t.at(a), Key: t.opens(a), Ends: a.Ends.UnixNano()})
-	}
-	of, err := session.Seal(le.Record, nil, ks...)
-	if err != nil {
-		t.g.Counts.Unlearned(t.v.tenant.Name, "seal")
-		return nil
-	}
-	out := *m
-	out.Presented, out.Replaced, out.Shape, out.Once, out.Sealed, out.Notify = session.ID{}, nil, nil, nil, *of, nil
-	return &out
 }
 
 // message makes of a lesson the message for the backup, or nil where there is nothing to keep. key goes with what it opens.

@@ -13,7 +13,9 @@ import (
 func TestResponseTypeNone(t *testing.T) {
 	kc := keycloak(t)
 	r := newRig(t, kc.URL())
-	none := func(b *idptest.Browser) *tab { return r.tab("rot", "spa", "", b).with("response_type", "none").with("nonce", "") }
+	none := func(b *idptest.Browser) *tab {
+		return r.tab("rot", "spa", "", b).with("response_type", "none").with("nonce", "")
+	}
 	alice, stranger := &idptest.Browser{}, &idptest.Browser{}
 	r.tab("rot", "spa", "", alice).signIn("alice")
 	learned := r.learnedFlow("authorization")

@@ -9,7 +9,6 @@ import (
 	"strconv"
 
 	"understudy/flow"
-	"understudy/flow/oauth"
 	"understudy/session"
 )
 
@@ -83,7 +82,7 @@ func (t *trip) playNow(ctx context.Context, trigger string) played {
 		return played{t.refuse(no), no}
 	}
 	if t.ask.Subject != "" && !t.subject() {
-		no := flow.No("subject_token_refused", http.StatusBadRequest, "invalid_request") // RFC 8693, section 2.2.2
+		no := flow.No("subject_token_refused", http.StatusBadRequest, t.ask.SubjectRefused)
 		t.g.note(t.v, "refused", no.Code, trigger)
 		return played{t.refuse(no), no}
 	}
@@ -113,12 +112,6 @@ func (t *trip) playNow(ctx context.Context, trigger string) played {
 		return played{t.reply(rec.status, rec.h, rec.body), nil}
 	}
 	return played{t.reply(reply.Status, reply.Header, t.fill(reply)), nil}
-}
-
-// subject verifies the token on whose behalf a client asks, by the keys of the primary and of the backup.
-func (t *trip) subject() bool {
-	tok, err := oauth.ParseJWT(t.ask.Subject)
-	return err == nil && oauth.Lives(tok, t.g.c.Now()) && t.v.issuer.signed(t.ask.Subject, tok)
 }
 
 // limited refuses a client whose secrets were guessed at too fast.
@@ -151,7 +144,7 @@ func (t *trip) message(trigger string) *flow.Play {
 			Key: t.opens(t.ask.Artifact),
 		},
 		Scope: t.ask.Scope, Resource: t.ask.Resource, Presented: t.ask.Presented, Params: t.ask.Params,
-		Token: t.token,
+		Token: t.token, Behalf: t.behalf,
 		Facts: session.Facts{
 			Address: v.address, UserAgent: clip(t.header("User-Agent"), 256), Origin: clip(t.header("Origin"), 256),
 		},

@@ -16,7 +16,7 @@ const shadowRate = 2
 // shadow computes, for a share of healthy requests, the backup's answer beside the primary's, and counts by name what
 // differs. Nothing of it is delivered. It must run before the reply is learned: the backup answers from what it knew.
 func (g *Gateway) shadow(ctx context.Context, t *trip, o *outcome) {
-	if !t.st.Known || t.v.flow == nil || t.place != t.lookup || rand.Float64()*100 >= t.v.tenant.Shadow || !t.prove(ctx) {
+	if !t.st.Known || t.v.flow == nil || t.place != t.lookup || rand.Float64()*100 >= t.v.tenant.Shadow || !t.prove(ctx) || t.ask.Subject != "" && !t.subject() {
 		return
 	}
 	if !t.v.tenant.shadows.Allow() {
@@ -52,6 +52,9 @@ func (g *Gateway) shadow(ctx context.Context, t *trip, o *outcome) {
 // distances are compared), identifiers, the key, and the tokens themselves.
 func differences(primary, ours session.Object) []string {
 	var out []string
+	if !ours.Has("refresh_token") {
+		primary = primary.Without("refresh_token") // only the primary begins a family
+	}
 	if !slices.Equal(primary.Names(), ours.Names()) {
 		out = append(out, "members")
 	}

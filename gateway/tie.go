@@ -322,7 +322,7 @@ func (g *Gateway) tie(ctx context.Context, v *visit, before, after holding, stat
 func (g *Gateway) given(ctx context.Context, v *visit, x *begun, r *oauth.Redirected, before, after holding, status int) bool {
 	if x != nil && (r.IDToken != "" || r.AccessToken != "") {
 		given := session.Object{{Name: "id_token", Value: session.Quote(r.IDToken)}, {Name: "access_token", Value: session.Quote(r.AccessToken)}}
-		if g.barred(ctx, v.tenant, x.issuer, x.ask.Client.ID, given, v.began) {
+		if g.barred(ctx, g.signIn(v.tenant, x.issuer, x.ask.Client.ID, given, v.began)) {
 			g.note(v, "refused", "revoked", "revoked_here")
 			return false
 		}

@@ -55,6 +55,13 @@ func (x *clientCredentials) Ask() *flow.Ask { return &x.ask }
 
 // Learn implements flow.Exchange.
 func (x *clientCredentials) Learn(r *flow.Response) *flow.Lesson {
+	return x.alone(r, "client_credentials")
+}
+
+// alone is what a reply teaches about the request by itself. A refresh token beside it, of which RFC 6749, section 4.4.3 says that
+// there should be none, goes on by itself too: the client may present it, or ask for itself anew. So does an opaque access token, about
+// which somebody may ask when another has taken its place.
+func (x *clientCredentials) alone(r *flow.Response, grant string) *flow.Lesson {
 	o, err := r.Object, error(nil)
 	if o == nil {
 		o, err = session.ParseObject(r.Body)
@@ -62,24 +69,44 @@ func (x *clientCredentials) Learn(r *flow.Response) *flow.Lesson {
 	if err != nil || tokenResponse(r.Status, r.Header, o) != nil {
 		return &flow.Lesson{Unlearned: "reply_not_understood"}
 	}
-	if o.Has("refresh_token") { // RFC 6749, section 4.4.3: there should be none; where there is, it is how this goes on
-		return x.learn(r, "client_credentials")
-	}
-	l := x.record(r, o, "client_credentials")
+	l := x.record(r, o, grant)
 	l.Record.First = false // the next reply is as this one
-	l.Shape = shapeOf(l.Record)
+	l.Shape, l.Habit = shapeOf(l.Record), habitOf(l.Record)
 	l.Interactive = true // it stands for itself: each approval begins anew
 	l.Artifacts, l.Presented = []flow.Artifact{x.ask.Artifact}, &x.ask.Artifact
-	if l.Record.Opaque != nil { // of a JWT it shows what it is
-		l.Apart = answerable(l.Record, o, r.Sent)
-	}
 	if l.Unlearned == "" && x.anonymous() {
 		l.Unlearned = "no_client_secret"
+	}
+	answers := answerable(l.Record, o, r.Sent)
+	switch {
+	case o.Text("refresh_token") != "":
+		l.Beside = x.learn(r, grant)
+		l.Beside.Interactive = true
+	case l.Record.Opaque != nil && len(answers) > 0 && l.Unlearned == "": // a JWT shows what it is
+		rec := *l.Record
+		l.Beside = &flow.Lesson{Record: &rec, Artifacts: answers, Interactive: true}
 	}
 	return l
 }
 
+// habitOf is the name of what is known of the replies to one grant: they are none to a refresh.
+func habitOf(rec *session.Record) string {
+	return session.Joined(rec.Grant, rec.Client, session.Joined(slices.Sorted(slices.Values(rec.Asked))...))
+}
+
 // Answer implements flow.Flow.
 func (ClientCredentials) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
-	return answer(rebound(p))
+	return answerAlone(p)
+}
+
+// answerAlone answers what a client asked for by itself. There is no refresh token in the reply: only the primary can begin a
+// family that it will know.
+func answerAlone(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
+	h, err := p.HabitOf(habitOf(p.Record))
+	if err != nil {
+		return nil, flow.NotNow("store_failed")
+	}
+	own := *p
+	own.Record, own.Habit = withoutRefresh(p.Record), h
+	return answer(rebound(&own))
 }

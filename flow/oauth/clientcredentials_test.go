@@ -68,8 +68,9 @@ func TestWhatAServiceTeaches(t *testing.T) {
 		len(l.Artifacts) != 1 || l.Artifacts[0] != x.ask.Artifact || l.Presented == nil || *l.Presented != x.ask.Artifact || !l.Artifacts[0].Ends.IsZero() {
 		t.Fatalf("%+v", l)
 	}
-	// A refresh token goes on by itself.
-	if l := x.Learn(reply(t)); l == nil || l.Artifacts[0].Kind != session.RefreshToken || l.Presented != nil || !l.Record.First {
+	// A refresh token goes on by itself too.
+	if l := x.Learn(reply(t)); len(l.Artifacts) != 1 || l.Artifacts[0] != x.ask.Artifact || l.Beside == nil || l.Beside.Artifacts[0].Kind != session.RefreshToken ||
+		l.Beside.Presented != nil || !l.Beside.Record.First || l.Record.First {
 		t.Errorf("with a refresh token: %+v", l)
 	}
 	if l := asks(t, "grant_type=client_credentials&client_id=svc").Learn(reply(t, "refresh_token", "")); l.Unlearned != "no_client_secret" {

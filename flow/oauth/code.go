@@ -74,14 +74,7 @@ func verifies(bound map[string]string, verifier string) bool {
 // redeemed makes the reply to a code: what the primary answered to the last one, with fresh times and the nonce of the
 // request that the code came from. There is no refresh token: only the primary can begin a family that it will know.
 func redeemed(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
-	rec := *p.Record
-	rec.Response = rec.Response.Clone()
-	rec.Response = slices.DeleteFunc(rec.Response, func(m session.Member) bool {
-		return strings.HasPrefix(m.Name, "refresh_") && m.Name != "refresh_expires_in"
-	})
-	if rec.Response.Has("refresh_expires_in") { // Keycloak's: how long a refresh token lives that is not there
-		rec.Response.Set("refresh_expires_in", []byte("0"))
-	}
+	rec := *withoutRefresh(p.Record)
 	if rec.IDToken != nil {
 		t := *rec.IDToken
 		t.Claims = t.Claims.Clone()
@@ -100,6 +93,18 @@ func redeemed(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	first := *p
 	first.Record, first.Habit = &rec, nil
 	return answer(rebound(&first))
+}
+
+// withoutRefresh is a record whose answer has no refresh token.
+func withoutRefresh(r *session.Record) *session.Record {
+	rec := *r
+	rec.Response = slices.DeleteFunc(rec.Response.Clone(), func(m session.Member) bool {
+		return strings.HasPrefix(m.Name, "refresh_") && m.Name != "refresh_expires_in"
+	})
+	if rec.Response.Has("refresh_expires_in") { // Keycloak's: how long a refresh token lives that is not there
+		rec.Response.Set("refresh_expires_in", []byte("0"))
+	}
+	return &rec
 }
 
 // rebound lets what is obtained anew be bound to the key and the certificate that are shown now, as the primary would (RFC 9449,
