@@ -230,7 +230,11 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 	}
 	if le.Beside != nil {
 		if b := l.message(ctx, x, le.Beside, key); b != nil {
-			ms = append(ms, sealed{b, l.g.seen(t, le.Beside, b)})
+			of := sealed{Learned: b}
+			if le.Beside.Artifacts[0].Kind == session.RefreshToken {
+				of.seen = l.g.seen(t, le.Beside, b)
+			}
+			ms = append(ms, of)
 		}
 	}
 	if browser != nil && browser.redeemedBy(t) {

@@ -80,6 +80,12 @@ func newRig(t *testing.T, primary string, change ...func(*gateway.Tenant)) *rig 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newRigAt(t, port, primary, change...)
+}
+
+// newRigAt is newRig at a port that the primary knows as its own.
+func newRigAt(t *testing.T, port int, primary string, change ...func(*gateway.Tenant)) *rig {
+	t.Helper()
 	host := fmt.Sprintf("127.0.0.1:%d", port)
 	u, err := gateway.ParseUpstream(primary)
 	if err != nil {

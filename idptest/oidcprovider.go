@@ -39,8 +39,8 @@ type OIDCProviderOptions struct {
 }
 
 // OIDCProvider is a running node-oidc-provider with the users alice and bob (any password), the public clients spa and
-// spa2 (PKCE), and the confidential ones web, web2 (client_secret_basic) and webpost (client_secret_post), whose
-// secrets are their names and "-secret". Redirect URI: http://127.0.0.1:9999/cb. A refresh token is given for the scope
+// spa2 (PKCE), and the confidential ones web, web2 (client_secret_basic), webpost (client_secret_post), and the services api and
+// api2 (client_secret_post; client credentials, on-behalf-of), whose secrets are their names and "-secret". Redirect URI: http://127.0.0.1:9999/cb. A refresh token is given for the scope
 // offline_access with prompt=consent. Its state is in a directory and survives Kill.
 type OIDCProvider struct {
 	Port   int

@@ -20,6 +20,7 @@ if (config.clockShiftSeconds) {
   };
 }
 const { Provider } = await import('oidc-provider');
+const onBehalfOf = await import('./on-behalf-of.js');
 fs.mkdirSync(path.join(config.dir, 'disabled'), { recursive: true });
 
 // Every change is in the journal before the request that made it is answered: what the kernel has been given outlives
@@ -167,11 +168,18 @@ const every = {
     requestObjects: { enabled: true },
   },
 };
+const findAccount = (ctx, sub) => {
+  if (fs.existsSync(path.join(config.dir, 'disabled', path.basename(sub)))) return undefined;
+  return { accountId: sub, claims: () => ({ sub, ...accounts[sub] }) };
+};
 const provider = new Provider(config.issuer, {
   adapter: Adapter,
   clients: [
     client('spa', 'none'), client('spa2', 'none'), client('web', 'client_secret_basic'),
-    client('webpost', 'client_secret_post'), client('web2', 'client_secret_basic'), ...(config.clients ?? []),
+    client('webpost', 'client_secret_post'), client('web2', 'client_secret_basic'),
+    client('api', 'client_secret_post', { grant_types: ['authorization_code', 'refresh_token', 'client_credentials', onBehalfOf.grantType] }),
+    client('api2', 'client_secret_post', { grant_types: ['client_credentials', onBehalfOf.grantType], response_types: [], redirect_uris: [] }),
+    ...(config.clients ?? []),
   ],
   jwks,
   cookies: { keys: cookies },
@@ -179,34 +187,38 @@ const provider = new Provider(config.issuer, {
   claims: { openid: ['sub'], profile: ['name', 'given_name', 'family_name', 'groups'], email: ['email', 'email_verified'] },
   // Claims of the asked scopes go into the ID token too: there is more to learn.
   conformIdTokenClaims: false,
-  findAccount: (ctx, sub) => {
-    if (fs.existsSync(path.join(config.dir, 'disabled', path.basename(sub)))) return undefined;
-    return { accountId: sub, claims: () => ({ sub, ...accounts[sub] }) };
-  },
+  findAccount,
   clientBasedCORS: (ctx, origin) => origin === 'http://127.0.0.1:9999',
   pkce: { required: (ctx, c) => c.clientAuthMethod === 'none' },
   ...(config.rotateAll && { rotateRefreshToken: true }),
   ttl: {
     AccessToken: config.accessTokenSeconds || 3600, IdToken: 3600, Session: 14 * 86400, Grant: 14 * 86400, Interaction: 3600, AuthorizationCode: 60,
-    RefreshToken: 14 * 86400,
+    RefreshToken: 14 * 86400, ClientCredentials: config.accessTokenSeconds || 3600,
   },
   ...(config.clients && every),
   features: {
     ...(config.clients && every.features),
+    clientCredentials: { enabled: true },
     introspection: { enabled: true },
     revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
       ...((config.accessTokens === 'jwt' || config.clients) && {
-        defaultResource: () => (config.accessTokens === 'jwt' ? resource : undefined),
+        defaultResource: (ctx, c, granted) => {
+          if (granted?.length === 1) return granted[0];
+          return config.accessTokens === 'jwt' ? resource : undefined;
+        },
         useGrantedResource: () => true,
-        getResourceServerInfo: () => ({
-          scope: 'openid offline_access profile email api', audience: resource, accessTokenFormat: 'jwt',
+        getResourceServerInfo: (ctx, asked) => ({
+          scope: 'openid offline_access profile email api', audience: asked === onBehalfOf.downstream ? asked : resource, accessTokenFormat: 'jwt',
           accessTokenTTL: config.accessTokenSeconds || 3600, jwt: { sign: { alg: config.alg } },
         }),
       }),
     },
   },
+});
+onBehalfOf.register(provider, {
+  dir: config.dir, jwks, owned: { api: resource, api2: resource }, findAccount, seconds: config.accessTokenSeconds || 3600,
 });
 provider.proxy = true; // its public URL is the gateway's
 provider.on('server_error', (ctx, err) => console.error(err));
