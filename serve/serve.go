@@ -35,6 +35,7 @@ func Flows() []flow.Flow {
 		oauth.Authorization{},
 		oauth.Pushed{},
 		oauth.TokenExchange{},
+		oauth.JWTBearer{},
 		oauth.Grant{},
 		oidc.UserInfo{},
 		oauth.Introspection{},
