@@ -131,7 +131,8 @@ func TestSignedUserInfo(t *testing.T) {
 		}
 		return out
 	}
-	learned, published := r.learnedFlow("userinfo"), r.published("rot")
+	jwks := r.realm("rot") + "/protocol/openid-connect/certs"
+	learned, published := r.learnedFlow("userinfo"), r.published(jwks)
 	was := asks(t, k)
 	if was["desk"] != "eight" {
 		t.Fatalf("the primary: %v", was)
@@ -139,7 +140,7 @@ func TestSignedUserInfo(t *testing.T) {
 	waitFor(t, "it is learned", func() bool { return r.learnedFlow("userinfo") > learned })
 	_, form, primary := r.asksUserInfo("rot", k.AccessToken)
 	untold := r.tab("rot", "told-signed", "told-secret", &idptest.Browser{}).with("scope", "openid profile email").signIn("bob")
-	waitFor(t, "a key for UserInfo is published", func() bool { return r.published("rot") > published })
+	waitFor(t, "a key for UserInfo is published", func() bool { return r.published(jwks) > published })
 	settled()
 	kc.Kill()
 	defer kc.Restart(t.Context())
@@ -177,10 +178,10 @@ func TestSignedUserInfo(t *testing.T) {
 	}
 }
 
-// published counts the keys of a realm's issuer.
-func (r *rig) published(realm string) int {
+// published counts the keys of a key set.
+func (r *rig) published(jwks string) int {
 	r.t.Helper()
-	_, b := r.asks(must(http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.realm(realm)+"/protocol/openid-connect/certs", nil)))
+	_, b := r.asks(must(http.NewRequestWithContext(r.t.Context(), http.MethodGet, jwks, nil)))
 	return strings.Count(string(b), `"kid"`)
 }
 
