@@ -33,6 +33,7 @@ type lesson struct {
 	front *tied
 	v     *visit
 	ready *backup.Learned // a message; then nothing else is set
+	tries int             // how often it came before that with which it goes
 }
 
 const (
@@ -59,6 +60,16 @@ func (l *learner) offer(t *trip, o *outcome, held string) {
 	default:
 		l.waiting.Add(-1)
 		l.g.Counts.Unlearned(t.v.tenant.Name, "queue_full")
+	}
+}
+
+// later takes an exchange again that goes with another one, which is on its way to the backup perhaps: an application asks UserInfo
+// as soon as it has its token. One that never comes is waited for in vain, three times.
+func (l *learner) later(x *lesson) {
+	wait := [...]time.Duration{100 * time.Millisecond, 400 * time.Millisecond, 1600 * time.Millisecond}
+	if x.tries < len(wait) {
+		x.tries++
+		time.AfterFunc(wait[x.tries-1], func() { l.add(x.t.v.tenant.Name, x) })
 	}
 }
 

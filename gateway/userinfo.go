@@ -33,7 +33,10 @@ func (l *learner) sealUserInfo(ctx context.Context, x *lesson, le *flow.Lesson) 
 	at := session.ArtifactKeys{Lookup: t.at(t.ask.Artifact), Key: t.opens(t.ask.Artifact)}
 	held, err := l.g.c.Backup.Held(ctx, v.tenant.Name, at.Lookup)
 	if err != nil || held.Wrapped == nil || le == nil {
-		return nil // nothing was learned that it could go with
+		if le != nil {
+			l.later(x) // nothing was learned yet that it could go with
+		}
+		return nil
 	}
 	data, err := session.Unwrap(v.tenant.Name, held.Wrapped, at)
 	key := session.UserInfoOf(data)

@@ -242,3 +242,20 @@ func TestTokensOfBeforeAreAnsweredFor(t *testing.T) {
 		t.Errorf("the token of the backup's code, after a silent sign-on at the primary: %d", s)
 	}
 }
+
+// An application asks UserInfo as soon as it has its token, before that is learned, and not again.
+func TestUserInfoThatIsAskedAtOnce(t *testing.T) {
+	kc := keycloak(t)
+	r := newRig(t, kc.URL())
+	addClient(t, kc, "rot", "told", "client-secret", tellsAlone("desk", "seven", ""))
+	for range 3 {
+		x := r.tab("rot", "told", "told-secret", &idptest.Browser{})
+		code := x.open("alice").Query().Get("code")
+		learned := r.learnedFlow("userinfo")
+		k := x.redeem(code)
+		if s, _, was := r.asksUserInfo("rot", k.AccessToken); s != http.StatusOK || !strings.Contains(was, "seven") {
+			t.Fatalf("the primary: %d %s", s, was)
+		}
+		waitFor(t, "it is learned", func() bool { return r.learnedFlow("userinfo") > learned })
+	}
+}
