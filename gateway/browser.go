@@ -295,6 +295,9 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 			g.c.Log.Error("the end of a browser's session cannot be kept", "tenant", t.Name, "error", err)
 		}
 	}
+	if location != "" && resp.StatusCode/100 == 3 {
+		g.left(v, out, location)
+	}
 	if location != "" && resp.StatusCode/100 == 3 && !g.tie(ctx, v, before, after, resp.StatusCode, location) {
 		return errBarred
 	}

@@ -217,6 +217,35 @@ func TestBrowserIsSentBack(t *testing.T) {
 	}
 }
 
+// A primary that asks the person first leads on from another page, and where that goes is learned too.
+func TestBrowserIsSentBackAfterAQuestion(t *testing.T) {
+	kc := keycloak(t)
+	ctx := context.Background()
+	r := newRig(t, kc.URL())
+	const bye = "http://127.0.0.1:9999/bye"
+	logout := func(more ...string) string {
+		q := url.Values{"post_logout_redirect_uri": {bye}, "state": {"s&1"}}
+		for i := 0; i+1 < len(more); i += 2 {
+			q.Set(more[i], more[i+1])
+		}
+		return r.realm("rot") + "/protocol/openid-connect/logout?" + q.Encode()
+	}
+	b, other := &idptest.Browser{}, &idptest.Browser{}
+	r.tab("rot", "web", "web-secret", b).signIn("alice")
+	k := r.tab("rot", "web", "web-secret", other).signIn("alice")
+	at, err := b.Visit(ctx, logout("client_id", "web"), bye, map[string]string{"confirmLogout": "Logout"})
+	if err != nil || at.String() != bye+"?state=s%261" {
+		t.Fatalf("the primary: %v %v", at, err)
+	}
+	waitFor(t, "that is learned", func() bool { return r.learnedFlow("post_logout_redirect_uri") > 0 })
+	kc.Kill()
+	defer kc.Restart(ctx)
+	resp, _, err := other.Get(ctx, logout("id_token_hint", k.IDToken))
+	if err != nil || resp.Header.Get("Location") != bye+"?state=s%261" {
+		t.Errorf("%v %d %s", err, resp.StatusCode, resp.Header.Get("Location"))
+	}
+}
+
 // Whoever signs out is signed out here too, whatever tab was under way; whose hint it is decides who; and what was ended here goes
 // out in no redirect.
 func TestBrowserEnds(t *testing.T) {

@@ -190,6 +190,7 @@ func (t *trip) delivered(ctx context.Context, rule *Rule, o *outcome, resp *http
 			t.heard = true
 		} else if t.v.endpoint == flow.EndSession && o.status/100 == 2 {
 			// A page: that it is over, or whether it is to be. The next approval tells.
+			t.g.asksPerson(t.v)
 			if _, err := t.g.ended(ctx, t.v, t.v.request.Form, t.g.c.Now(), true, true); err != nil {
 				return t.notKept(), nil
 			}

@@ -28,6 +28,7 @@ type browsers struct {
 	requests map[session.ID]url.Values           // that were pushed, by whose they are and request_uri
 	users    map[session.ID]user                 // who signed in a moment ago
 	former   map[session.ID]session.ArtifactKeys // what the browser held before the primary replaced its cookies
+	leaving  map[session.ID]*leaving             // by browser
 	expires  []expiry
 }
 
@@ -79,7 +80,7 @@ const (
 func newBrowsers(now func() time.Time) *browsers {
 	return &browsers{
 		now: now, begun: map[session.ID]*waiting{}, from: map[string]int{}, codes: map[session.ID]*tied{}, opened: map[session.ID]*session.BrowserKey{},
-		former: map[session.ID]session.ArtifactKeys{}, users: map[session.ID]user{}, requests: map[session.ID]url.Values{},
+		former: map[session.ID]session.ArtifactKeys{}, users: map[session.ID]user{}, requests: map[session.ID]url.Values{}, leaving: map[session.ID]*leaving{},
 	}
 }
 

@@ -1,0 +1,41 @@
+package gateway
+
+import (
+	"testing"
+	"time"
+
+	"understudy/session"
+)
+
+// What leads to the place that a logout asks for is that logout's only where nothing else can have led there.
+func TestWhereALogoutLeads(t *testing.T) {
+	const uri = "https://app.example/bye"
+	b := newBrowsers(time.Now)
+	ask := func(id session.ID, uri, state string) {
+		b.leaves(id, &leaving{at: session.ID{1}, path: "/session/end", uri: uri, state: []string{state}})
+	}
+	for name, c := range map[string]struct {
+		path, location string
+		more           string // another place that is asked for
+		want           bool
+	}{
+		"after the yes":                 {"/session/end/confirm", uri + "?state=s%26", "", true},
+		"another state":                 {"/session/end/confirm", uri + "?state=s", "", false},
+		"no state":                      {"/session/end/confirm", uri, "", false},
+		"an application's code":         {"/session/end/confirm", uri + "?code=c&state=s%26", "", false},
+		"a longer place":                {"/session/end/confirm", uri + ".evil.example?state=s%26", "", false},
+		"elsewhere at the primary":      {"/auth", uri + "?state=s%26", "", false},
+		"beside the endpoint":           {"/session/ending", uri + "?state=s%26", "", false},
+		"two logouts under way at once": {"/session/end/confirm", uri + "?state=s%26", "https://evil.example/", false},
+	} {
+		id := session.NewID()
+		ask(id, uri, "s&")
+		if c.more != "" {
+			ask(id, c.more, "s&")
+		}
+		x := b.left(id, c.path)
+		if got := x != nil && !x.unclear && x.leads(c.location); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
