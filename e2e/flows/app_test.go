@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -12,10 +13,16 @@ import (
 	"understudy/idptest"
 )
 
-const (
-	redirect = "http://127.0.0.1:9999/cb"
-	bye      = "http://127.0.0.1:9999/bye"
-)
+const bye = "http://127.0.0.1:9999/bye"
+
+// redirect is where the application gets its responses. One that gets tokens there is a web application, for which oidc-provider wants
+// https.
+func (a *app) redirect() string {
+	if a.response == "id_token" {
+		return "https://app.example.test/cb"
+	}
+	return "http://127.0.0.1:9999/cb"
+}
 
 // app is one application: a client of the primary's with openid-client in it.
 type app struct {
@@ -23,7 +30,9 @@ type app struct {
 	auth string // its token_endpoint_auth_method
 	// Of its requests: they are pushed (RFC 9126), signed (RFC 9101), and prove possession of a key (RFC 9449).
 	pushed, signed, dpop bool
-	response             string // "" is a code by the query; else "jwt", "code id_token", "id_token"
+	response             string // "" is a code; else "jwt", "code id_token", "id_token"
+	form                 bool   // the response is posted to it
+	audience             string // another application for which its tokens are meant too
 	grants               []string
 	resource             string // it asks for this one (RFC 8707)
 	back                 string // where it is told of logouts
@@ -125,6 +134,10 @@ func (a *app) open(ctx context.Context, s *stage) error {
 	return a.do(ctx, "open", args, nil)
 }
 
+// restart lets the application forget the key set that it had. Some of the backup's keys are made when the first answer of their class is
+// seen, and the library looks for new ones once a minute at most.
+func (a *app) restart(ctx context.Context) error { return a.open(ctx, a.s) }
+
 func (a *app) do(ctx context.Context, command string, args map[string]any, reply any) error {
 	all := map[string]any{"as": a.id}
 	for k, v := range args {
@@ -168,7 +181,10 @@ func (a *app) begin(ctx context.Context, more ...string) (string, error) {
 	var r struct {
 		URL string `json:"url"`
 	}
-	p := a.parameters(append([]string{"redirect_uri", redirect}, more...)...)
+	p := a.parameters(append([]string{"redirect_uri", a.redirect()}, more...)...)
+	if a.form {
+		p["response_mode"] = "form_post"
+	}
 	err := a.do(ctx, "begin", map[string]any{"parameters": p, "pushed": a.pushed, "signed": a.signed}, &r)
 	return r.URL, err
 }
@@ -179,11 +195,11 @@ func (a *app) signIn(ctx context.Context, b *idptest.Browser, user string) (*tok
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	back, err := b.Visit(ctx, to, redirect, map[string]string{"username": user, "password": "pw-" + user, "login": user})
+	back, err := b.Visit(ctx, to, a.redirect(), map[string]string{"username": user, "password": "pw-" + user, "login": user})
 	if err != nil {
 		return nil, fmt.Errorf("sign in: %w", err)
 	}
-	return a.finish(ctx, back)
+	return a.finish(ctx, back, b)
 }
 
 // again opens the application anew in a browser that is signed in: there must be no page, but for what leads on by itself.
@@ -198,12 +214,15 @@ func (a *app) again(ctx context.Context, b *idptest.Browser, more ...string) (*t
 	}
 	// A primary may go through a place of its own first.
 	for range 3 {
+		if a.form && resp.StatusCode == http.StatusOK {
+			return a.posted(ctx, page)
+		}
 		at, err := resp.Location()
 		if err != nil {
 			return nil, fmt.Errorf("no redirect: status %d: %.300s", resp.StatusCode, page)
 		}
-		if strings.HasPrefix(at.String(), redirect) {
-			return a.finish(ctx, at)
+		if strings.HasPrefix(at.String(), a.redirect()) {
+			return a.finish(ctx, at, b)
 		}
 		if at.Host != resp.Request.URL.Host {
 			return nil, fmt.Errorf("it leads to %s", at)
@@ -215,8 +234,12 @@ func (a *app) again(ctx context.Context, b *idptest.Browser, more ...string) (*t
 	return nil, fmt.Errorf("no end of redirects")
 }
 
-func (a *app) finish(ctx context.Context, back *url.URL) (*tokens, error) {
-	t, err := a.ask(ctx, "finish", map[string]any{"url": back.String()})
+func (a *app) finish(ctx context.Context, back *url.URL, b *idptest.Browser) (*tokens, error) {
+	args := map[string]any{"url": back.String()}
+	if a.form {
+		args["posted"] = b.Transport.(*postman).body
+	}
+	t, err := a.ask(ctx, "finish", args)
 	if err != nil {
 		return nil, fmt.Errorf("finish: %w", err)
 	}

@@ -17,8 +17,9 @@ type act struct {
 
 // scene is what is played at one primary.
 type scene struct {
-	apps []*app
-	acts []*act
+	apps    []*app
+	acts    []*act
+	parties []*party
 }
 
 // TestFlows plays every flow at every primary, and prints what came of each.
@@ -30,6 +31,9 @@ func TestFlows(t *testing.T) {
 			began := time.Now()
 			sc := everything(k)
 			expected += len(sc.acts)
+			for _, p := range sc.parties {
+				t.Cleanup(p.Close)
+			}
 			s := newStage(t, k, sc.apps)
 			failed := map[*act]string{}
 			for i, part := range []string{"served", "dead", "back"} {

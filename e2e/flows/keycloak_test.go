@@ -23,7 +23,7 @@ type keycloak struct {
 }
 
 func keycloakKind() kind {
-	return kind{name: "Keycloak", path: "/realms/flows", start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
+	return kind{name: "Keycloak", path: "/realms/flows", exchanges: true, forgets: true, start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
 		p := newPhones()
 		kc, err := idptest.StartKeycloak(ctx, dir, "--spi-ciba-auth-channel--ciba-http-auth-channel--http-authentication-channel-uri="+p.URL)
 		if err != nil {
@@ -70,7 +70,7 @@ func realmOf(apps []*app) (map[string]any, error) {
 func (a *app) atKeycloak() (map[string]any, error) {
 	attributes := map[string]string{"post.logout.redirect.uris": bye}
 	c := map[string]any{
-		"clientId": a.id, "enabled": true, "protocol": "openid-connect", "publicClient": a.auth == "none", "redirectUris": []string{redirect},
+		"clientId": a.id, "enabled": true, "protocol": "openid-connect", "publicClient": a.auth == "none", "redirectUris": []string{a.redirect()},
 		"standardFlowEnabled": slices.Contains(a.grants, code), "implicitFlowEnabled": strings.Contains(a.response, "id_token"),
 		"serviceAccountsEnabled": slices.Contains(a.grants, credentials), "directAccessGrantsEnabled": false, "attributes": attributes,
 	}
@@ -118,10 +118,16 @@ func (a *app) atKeycloak() (map[string]any, error) {
 		attributes["backchannel.logout.url"], attributes["backchannel.logout.session.required"] = a.back, "true"
 	}
 	// Keycloak introspects for who is in the token's audience.
-	c["protocolMappers"] = []any{map[string]any{
-		"name": "itself", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
-		"config": map[string]string{"included.client.audience": a.id, "access.token.claim": "true", "id.token.claim": "false"},
-	}}
+	var audiences []any
+	for _, to := range []string{a.id, a.audience} {
+		if to != "" {
+			audiences = append(audiences, map[string]any{
+				"name": "for " + to, "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
+				"config": map[string]string{"included.client.audience": to, "access.token.claim": "true", "id.token.claim": "false"},
+			})
+		}
+	}
+	c["protocolMappers"] = audiences
 	return c, nil
 }
 

@@ -12,7 +12,7 @@ import (
 const api = "https://api.example.test"
 
 func providerKind() kind {
-	return kind{name: "oidc-provider", start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
+	return kind{name: "oidc-provider", introspectsByJWT: true, start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
 		var clients []map[string]any
 		for _, a := range apps {
 			c, err := a.atProvider()
@@ -39,7 +39,10 @@ func (a *app) atProvider() (map[string]any, error) {
 			if strings.Contains(a.response, "id_token") {
 				kind = a.response
 			}
-			c["response_types"], c["redirect_uris"], c["post_logout_redirect_uris"] = []string{kind}, []string{redirect}, []string{bye}
+			c["response_types"], c["redirect_uris"] = []string{kind}, []string{a.redirect()}
+			if g == code {
+				c["post_logout_redirect_uris"] = []string{bye}
+			}
 		}
 		if g == ciba {
 			c["backchannel_token_delivery_mode"] = "poll"

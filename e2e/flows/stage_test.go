@@ -36,9 +36,15 @@ type stage struct {
 
 // kind is a primary as it is set up here.
 type kind struct {
-	name  string
-	path  string // of its issuer
-	start func(ctx context.Context, dir, gateway string, apps []*app) (primary, error)
+	name string
+	path string // of its issuer
+	// exchanges: it has token exchange (RFC 8693), which oidc-provider leaves to whoever uses it.
+	exchanges bool
+	// introspectsByJWT: it answers in the media type of RFC 9701, for which the library asks; Keycloak has one of its own.
+	introspectsByJWT bool
+	// forgets: who waits for a person must begin anew after its death.
+	forgets bool
+	start   func(ctx context.Context, dir, gateway string, apps []*app) (primary, error)
 }
 
 // newStage starts a primary with these applications as its clients.
@@ -98,7 +104,9 @@ func newStage(t *testing.T, k kind, apps []*app) *stage {
 
 // browser is a person's, without a session.
 func (s *stage) browser() *idptest.Browser {
-	return &idptest.Browser{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: shared.authority.Pool}, DisableKeepAlives: true}}
+	return &idptest.Browser{Transport: &postman{RoundTripper: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: shared.authority.Pool}, DisableKeepAlives: true,
+	}}}
 }
 
 // metrics reads the process's counters that begin so.

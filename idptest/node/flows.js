@@ -88,7 +88,10 @@ const commands = {
       ...(app.response !== 'id_token' && { code_challenge: await client.calculatePKCECodeChallenge(app.asked.verifier), code_challenge_method: 'S256' }),
     };
     let url;
-    if (pushed) url = await client.buildAuthorizationUrlWithPAR(app.config, all, proved(app));
+    if (pushed && signed) {
+      const { searchParams } = await client.buildAuthorizationUrlWithJAR(app.config, all, app.signing);
+      url = await client.buildAuthorizationUrlWithPAR(app.config, searchParams, proved(app));
+    } else if (pushed) url = await client.buildAuthorizationUrlWithPAR(app.config, all, proved(app));
     else if (signed) url = await client.buildAuthorizationUrlWithJAR(app.config, all, app.signing);
     else url = client.buildAuthorizationUrl(app.config, all);
     return { url: url.href };

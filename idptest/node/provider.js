@@ -138,6 +138,7 @@ const certificate = (ctx) => {
 const every = {
   clientAuthMethods: ['none', 'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'tls_client_auth', 'self_signed_tls_client_auth'],
   issueRefreshToken: (ctx, c) => c.grantTypeAllowed('refresh_token'),
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options), // its own goes to no loopback address
   features: {
     backchannelLogout: { enabled: true },
     ciba: {
