@@ -3,7 +3,6 @@ package backup
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"understudy/flow"
 	"understudy/session"
@@ -17,11 +16,10 @@ func (s *Service) caller(ctx context.Context, a *attempt) *flow.Refusal {
 	id := p.SecretID
 	switch {
 	case p.Vouched:
-		id = session.ID{} // whichever was approved last
-		if len(p.Once) > 0 {
-			if _, err := s.Sessions.KV.Claim(ctx, onceKey(a.play.Tenant, p.Once), time.Unix(0, p.Until)); err != nil {
-				s.Log.Error("the use of an assertion cannot be kept", "tenant", a.play.Tenant, "error", err)
-				return flow.NotNow("store_failed")
+		id = session.ID{}    // whichever was approved last
+		if len(p.Once) > 0 { // the primary does not know of those that were used here
+			if no := s.spends(ctx, a); no != nil {
+				return no
 			}
 		}
 	case p.Method == "none":

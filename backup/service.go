@@ -213,6 +213,12 @@ func (s *Service) asserted(ctx context.Context, a *attempt, client session.ID) *
 	if _, no := s.approved(a, client); no != nil || a.play.Shadow {
 		return no
 	}
+	return s.spends(ctx, a)
+}
+
+// spends takes the use of an assertion, which has one.
+func (s *Service) spends(ctx context.Context, a *attempt) *flow.Refusal {
+	p := a.play.Client
 	first, err := s.Sessions.KV.Claim(ctx, onceKey(a.play.Tenant, p.Once), time.Unix(0, p.Until))
 	switch {
 	case err != nil:

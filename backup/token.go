@@ -20,13 +20,19 @@ func (s *Service) token(a *attempt) *flow.Refusal {
 	client := oauth.ClientOf(p.Token)
 	_, ok1 := c.Number("iat")
 	_, ok2 := c.Number("exp")
-	if client == "" || c.Text("iss") != p.Issuer || c.Text("sub") == "" || c.Has("cnf") || !ok1 || !ok2 {
+	if client == "" || c.Text("iss") != p.Issuer || c.Text("sub") == "" || !ok1 || !ok2 {
 		return flow.NotNow("record_incomplete")
+	}
+	kind := "Bearer"
+	if cnf, err := session.ParseObject(c.Get("cnf")); c.Has("cnf") && (err != nil || len(cnf) == 0) {
+		return flow.NotNow("record_incomplete") // who asks must be able to tell whom the token is for
+	} else if cnf.Has("jkt") {
+		kind = "DPoP"
 	}
 	a.record = &session.Record{
 		Format: session.RecordFormat, Tenant: p.Tenant, Issuer: p.Issuer, Client: client, Subject: c.Text("sub"), SID: c.Text("sid"),
 		Scope: strings.Fields(c.Text("scope")), AccessToken: p.Token,
-		Response: session.Object{{Name: "token_type", Value: []byte(`"Bearer"`)}},
+		Response: session.Object{{Name: "token_type", Value: session.Quote(kind)}},
 	}
 	a.door = s.doorOf(p.Tenant, p.Issuer, p.Token, p.Artifact.Lookup)
 	if a.door.Approved > a.now.Add(time.Minute).UnixNano() {

@@ -39,7 +39,7 @@ func (t *trip) introspect(ctx context.Context) *http.Response {
 			return t.refuse(flow.NotNow("primary_failed"))
 		}
 	}
-	if !t.proven() { // work that is worth it only for a token that is known
+	if !t.proven() && t.ask.Client.Secret != "" { // work that is worth it only for a token that is known
 		if st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place); err == nil && st.Known && !t.prove(ctx) {
 			return t.limited("own_token").resp
 		}
@@ -75,7 +75,7 @@ func (t *trip) aboutToken(ctx context.Context, trigger string) (*http.Response, 
 		}
 		tok = nil
 	}
-	if !t.proven() && !t.prove(ctx) {
+	if !t.proven() && t.ask.Client.Secret != "" && !t.prove(ctx) {
 		return t.limited(trigger).resp, true
 	}
 	t.token = tok
@@ -99,7 +99,7 @@ func (t *trip) says(tok *session.Token) bool {
 // isAccessToken says whether a JWT is none of the other tokens that a primary signs with the same keys.
 func isAccessToken(t *session.Token) bool {
 	switch t.Claims.Text("typ") { // Keycloak's
-	case "", "Bearer":
+	case "", "Bearer", "DPoP":
 	default:
 		return false
 	}
