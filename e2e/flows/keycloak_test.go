@@ -171,9 +171,6 @@ func (k *keycloak) administer(ctx context.Context, method, path string, body any
 	return do(method, "/admin/realms"+path, admin.Token, "application/json", content)
 }
 
-// Kill ends Keycloak with SIGKILL.
-func (k *keycloak) Kill() { k.Keycloak.Kill() }
-
 // phones is the channel over which Keycloak asks people for a CIBA sign-in.
 type phones struct {
 	*httptest.Server

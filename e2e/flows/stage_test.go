@@ -78,7 +78,10 @@ func newStage(t *testing.T, k kind, apps []*app) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.p.Kill)
-	s.kc, _ = s.p.(*keycloak)
+	if kc, ok := s.p.(*keycloak); ok {
+		s.kc = kc
+		t.Cleanup(kc.phones.Close)
+	}
 	if s.u, err = idptest.StartUnderstudyConfig(t.Context(), idptest.UnderstudyOptions{
 		Bin: shared.bin, Dir: filepath.Join(dir, "understudy"), Port: port, Primary: s.p.URL(), Authority: shared.authority, AskCertificate: true, Tenant: tenant,
 	}); err != nil {
