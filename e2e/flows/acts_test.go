@@ -47,8 +47,18 @@ func everything(k kind) *scene {
 	l := &leaver{p: p, a: &app{id: "leaver", auth: "client_secret_basic", grants: []string{code, refresh}, back: p.URL}}
 	sc.play("logout, back-channel logout", l.a.auth, l.served, l.dead, l.back, l.a)
 	sc.parties = append(sc.parties, p)
+	if k.onBehalf {
+		sc.signIn("code + PKCE for a resource (RFC 8707)", &app{id: "resource", auth: "none", resource: api})
+		d := &delegate{
+			grant:   bearer,
+			a:       &app{id: "caller", auth: "none", grants: []string{code, refresh}, resource: api},
+			service: &app{id: "api", auth: "client_secret_post", there: true},
+		}
+		sc.play("on behalf of, by an assertion", d.service.auth, d.served, d.dead, d.back, d.a, d.service)
+	}
 	if k.exchanges {
 		d := &delegate{
+			grant:   exchange,
 			a:       &app{id: "subject", auth: "none", grants: []string{code, refresh}, audience: "delegate"},
 			service: &app{id: "delegate", auth: "client_secret_basic", grants: []string{exchange}},
 		}

@@ -37,6 +37,7 @@ type app struct {
 	resource             string // it asks for this one (RFC 8707)
 	back                 string // where it is told of logouts
 	jwtInfo              bool   // UserInfo and introspection answer it with JWTs
+	there                bool   // the primary has it already, with the secret "ID-secret"
 
 	secret string
 	cert   *certificate
@@ -52,6 +53,7 @@ const (
 	ciba        = "urn:openid:params:grant-type:ciba"
 	exchange    = "urn:ietf:params:oauth:grant-type:token-exchange"
 	implicit    = "implicit"
+	bearer      = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 )
 
 // byCertificate says whether it authenticates with one; then its tokens are bound to it (RFC 8705).
@@ -61,7 +63,10 @@ func (a *app) signs() bool { return a.signed || a.auth == "private_key_jwt" }
 
 // equip gives an application its secret and certificate.
 func (a *app) equip(k *keyring) (err error) {
-	if strings.HasPrefix(a.auth, "client_secret") {
+	switch {
+	case a.there:
+		a.secret = a.id + "-secret"
+	case strings.HasPrefix(a.auth, "client_secret"):
 		a.secret = a.id + "-secret-of-more-than-thirty-two-bytes"
 	}
 	if a.byCertificate() {

@@ -6,9 +6,11 @@ import (
 	"understudy/idptest"
 )
 
-// delegate is a service that asks on behalf of people whose tokens it is given (RFC 8693).
+// delegate is a service that asks on behalf of people whose tokens it is given: by token exchange (RFC 8693), or by the token as an
+// assertion (RFC 7523, as Entra ID has it).
 type delegate struct {
 	a, service *app
+	grant      string
 	browser    *idptest.Browser
 	tokens     *tokens
 	was        claims
@@ -16,9 +18,11 @@ type delegate struct {
 
 func (d *delegate) exchange(t *testing.T, subject string, backups bool) claims {
 	t.Helper()
-	k, err := d.service.ask(t.Context(), "grant", map[string]any{"type": exchange, "parameters": map[string]any{
-		"subject_token": subject, "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
-	}})
+	p := map[string]any{"subject_token": subject, "subject_token_type": "urn:ietf:params:oauth:token-type:access_token"}
+	if d.grant == bearer {
+		p = map[string]any{"assertion": subject, "requested_token_use": "on_behalf_of", "scope": "openid profile email"}
+	}
+	k, err := d.service.ask(t.Context(), "grant", map[string]any{"type": d.grant, "parameters": p})
 	if err != nil {
 		t.Fatal(err)
 	}

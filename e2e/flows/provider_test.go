@@ -12,9 +12,12 @@ import (
 const api = "https://api.example.test"
 
 func providerKind() kind {
-	return kind{name: "oidc-provider", introspectsByJWT: true, start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
+	return kind{name: "oidc-provider", introspectsByJWT: true, onBehalf: true, start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
 		var clients []map[string]any
 		for _, a := range apps {
+			if a.there {
+				continue
+			}
 			c, err := a.atProvider()
 			if err != nil {
 				return nil, err

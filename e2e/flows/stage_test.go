@@ -40,6 +40,8 @@ type kind struct {
 	path string // of its issuer
 	// exchanges: it has token exchange (RFC 8693), which oidc-provider leaves to whoever uses it.
 	exchanges bool
+	// onBehalf: it has the grant by an assertion on behalf of who called, and resources (RFC 8707).
+	onBehalf bool
 	// introspectsByJWT: it answers in the media type of RFC 9701, for which the library asks; Keycloak has one of its own.
 	introspectsByJWT bool
 	// forgets: who waits for a person must begin anew after its death.
