@@ -314,6 +314,9 @@ func (s *Service) keep(b *learning, l *Learned, d *session.Door) error {
 		}
 	}
 	for _, k := range l.Kept {
+		if k.Kind == session.Activity {
+			s.browserless.remove(k.Lookup)
+		}
 		nd := *d
 		nd.Record, nd.Hour, nd.Kind, nd.Wrapped, nd.Ends = session.ID{}, 0, k.Kind, k.Wrapped, k.Ends
 		if err := b.put(s.Sessions, l.Tenant, k.Lookup, l.Sent, &nd); err != nil {
@@ -343,9 +346,13 @@ const activeStep = int64(30 * time.Second)
 
 // active keeps until when a session with a browser is alive.
 func (s *Service) active(b *learning, l *Learned, ends int64) error {
+	if s.browserless.has(l.Session, s.Now()) {
+		return nil
+	}
 	d, err := b.door(s.Sessions, l.Tenant, l.Session)
 	switch {
 	case errors.Is(err, session.ErrNoRecord):
+		s.browserless.add(l.Session, s.Now())
 		return nil
 	case err != nil:
 		return err

@@ -43,7 +43,8 @@ type Service struct {
 	// Notices tells relying parties of logouts; nil: nobody is told.
 	Notices *notice.Outbox
 
-	stopped sync.Map // tenant → why the backup does not play for it (its marks cannot be kept)
+	browserless absent   // sessions that no browser is known to have
+	stopped     sync.Map // tenant → why the backup does not play for it (its marks cannot be kept)
 }
 
 // ErrStopped is wrapped where a mark is not kept, but the backup stopped playing for the tenant, and will not play what

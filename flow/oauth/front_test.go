@@ -149,6 +149,11 @@ func FuzzAuthorizationResponse(f *testing.F) {
 		if to := ErrorResponse(ask, "", "e", "d"); to.Post == nil && !strings.HasPrefix(to.Header.Get("Location"), ask.Params["redirect_uri"]) {
 			t.Errorf("it leads to %q", to.Header.Get("Location"))
 		}
-		Canonical(location)
+		if again := respelled(location); canonical(location) && again != location {
+			t.Errorf("%q is canonical, and spelled %q", location, again)
+		}
+		if c := Canonical(location); Canonical(c) != c {
+			t.Errorf("%q is %q, and that is %q", location, c, Canonical(c))
+		}
 	})
 }

@@ -32,13 +32,14 @@ func (x *exchange) learn(r *flow.Response, grant string) *flow.Lesson {
 	if refreshToken == "" {
 		return nil // nothing that could be continued
 	}
-	end, cnf := ends(o, refreshToken, r.Sent)
+	claims := payload(refreshToken)
+	end, cnf := ends(o, claims, r.Sent), claims.Get("cnf")
 	l := x.record(r, o, grant)
 	l.Artifacts = append([]flow.Artifact{{Kind: session.RefreshToken, Value: refreshToken, Ends: end}}, answerable(l.Record, o, r.Sent)...)
 	if cnf != nil && !provable(cnf, l.DPoP, x.ask.Client.Certificate) && l.Unlearned == "" {
 		l.Unlearned = "cnf"
 	}
-	if cnf != nil || payload(refreshToken) == nil {
+	if cnf != nil || claims == nil {
 		l.Record.Certificate = x.ask.Client.Certificate
 	}
 	return l
@@ -317,9 +318,9 @@ func Over(description string) session.What {
 }
 
 // ends is when the refresh token ends at the primary, as far as it says so: refresh_expires_in (Keycloak),
-// refresh_token_expires_in (others), or exp of a refresh token that is a JWT, whichever is first. Zero: not told. cnf is
-// to what it is bound (RFC 7800); nil: to nothing that shows.
-func ends(o session.Object, refreshToken string, sent time.Time) (t time.Time, cnf []byte) {
+// refresh_token_expires_in (others), or exp of a refresh token that is a JWT with these claims, whichever is first. Zero: not
+// told.
+func ends(o, claims session.Object, sent time.Time) (t time.Time) {
 	for _, name := range []string{"refresh_expires_in", "refresh_token_expires_in"} {
 		if n := seconds(o, name); n > 0 {
 			if e := sent.Add(time.Duration(n) * time.Second); t.IsZero() || e.Before(t) {
@@ -327,15 +328,12 @@ func ends(o session.Object, refreshToken string, sent time.Time) (t time.Time, c
 			}
 		}
 	}
-	if claims := payload(refreshToken); claims != nil {
-		cnf = claims.Get("cnf")
-		if n := seconds(claims, "exp"); n > 0 {
-			if e := time.Unix(n, 0); t.IsZero() || e.Before(t) {
-				t = e
-			}
+	if n := seconds(claims, "exp"); n > 0 {
+		if e := time.Unix(n, 0); t.IsZero() || e.Before(t) {
+			t = e
 		}
 	}
-	return t, cnf
+	return t
 }
 
 // seconds reads a number of seconds, whole or not (RFC 7519, section 2), rounded down; 0 where there is none that a clock
