@@ -46,6 +46,9 @@ type Fault struct {
 	Grant  string
 	Delay  time.Duration
 	Status int
+	// Header and Body are more of a reply that replaces the primary's: ServerError, which then is a reply of any kind.
+	Header http.Header
+	Body   string
 	// Times ends the fault after so many requests; 0: never.
 	Times int
 }
@@ -229,7 +232,12 @@ func (f *FaultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if x.Status == 0 {
 			x.Status = http.StatusInternalServerError
 		}
-		http.Error(w, "no", x.Status)
+		header.Set("Content-Type", "text/plain; charset=utf-8")
+		for k, v := range x.Header {
+			header[k] = v
+		}
+		w.WriteHeader(x.Status)
+		io.WriteString(w, or(x.Body, "no"))
 		return
 	case HTMLPage:
 		f.count(x.Kind)

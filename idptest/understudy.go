@@ -20,6 +20,8 @@ type Understudy struct {
 	Dir  string
 
 	scheme, host string
+	more         []int // ports
+	authority    *Authority
 	args         []string
 	bin          string
 	client       *http.Client
@@ -65,6 +67,8 @@ type UnderstudyOptions struct {
 	Top, Tenant string
 	// Second is the URL of another tenant's primary; "": there is one tenant. The other's host name is 127.0.0.1.
 	Second string
+	// More are the URLs of more tenants' primaries, each at the same host name and a port of its own: see [Understudy.More].
+	More []string
 }
 
 // StartUnderstudyConfig starts the program with a configuration file and waits until it serves.
@@ -82,17 +86,23 @@ func StartUnderstudyConfig(ctx context.Context, o UnderstudyOptions) (*Understud
 	u := &Understudy{Port: o.Port, Dir: o.Dir, bin: o.Bin, scheme: "http", host: "127.0.0.1", client: http.DefaultClient}
 	certificate := ""
 	if a := o.Authority; a != nil {
-		u.scheme, u.host = "https", or(o.Host, "localhost")
-		u.client = &http.Client{Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{RootCAs: a.Pool}, DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", u.Port))
-			},
-		}}
+		u.scheme, u.host, u.authority = "https", or(o.Host, "localhost"), a
+		u.client = u.at(o.Port)
 		certificate = fmt.Sprintf("\n    tls: {cert_file: %q, key_file: %q}", a.CertFile, a.KeyFile)
 		if o.AskCertificate {
 			certificate += "\n    ask_certificate: true"
 		}
+	}
+	listeners := ""
+	for range o.More {
+		port, err := FreePort()
+		if err != nil {
+			return nil, err
+		}
+		u.more = append(u.more, port)
+	}
+	for _, port := range append([]int{o.Port}, u.more...) {
+		listeners += fmt.Sprintf("  - address: \"127.0.0.1:%d\"%s\n", port, certificate)
 	}
 	indent := func(s, by string) string {
 		if s == "" {
@@ -101,17 +111,20 @@ func StartUnderstudyConfig(ctx context.Context, o UnderstudyOptions) (*Understud
 		return by + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n"+by) + "\n"
 	}
 	file := filepath.Join(o.Dir, "understudy.yaml")
-	tenant := func(name, host, primary string) string {
+	tenant := func(name, host string, port int, primary string) string {
 		return fmt.Sprintf("  - name: %s\n    hosts: [%q]\n    scheme: %s\n    upstream: {url: %q}\n%s",
-			name, fmt.Sprintf("%s:%d", host, o.Port), u.scheme, primary, indent(o.Tenant, "    "))
+			name, fmt.Sprintf("%s:%d", host, port), u.scheme, primary, indent(o.Tenant, "    "))
 	}
-	text := fmt.Sprintf("data_dir: %q\nlisteners:\n  - address: \"127.0.0.1:%d\"%s\n%stenants:\n%s",
-		u.DataDir(), o.Port, certificate, indent(o.Top, ""), tenant("default", u.host, o.Primary))
+	text := fmt.Sprintf("data_dir: %q\nlisteners:\n%s%stenants:\n%s",
+		u.DataDir(), listeners, indent(o.Top, ""), tenant("default", u.host, o.Port, o.Primary))
+	for i, primary := range o.More {
+		text += tenant(fmt.Sprintf("more-%d", i), u.host, u.more[i], primary)
+	}
 	if o.Second != "" {
 		if u.host == secondHost {
 			return nil, errors.New("two tenants need an authority: else both have one host name")
 		}
-		text += tenant("second", secondHost, o.Second)
+		text += tenant("second", secondHost, o.Port, o.Second)
 	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
@@ -147,6 +160,26 @@ func (u *Understudy) Second() *Understudy {
 	v := *u
 	v.host = secondHost
 	return &v
+}
+
+// More is the same process as the clients of one of more tenants see it.
+func (u *Understudy) More(i int) *Understudy {
+	v := *u
+	v.Port = u.more[i]
+	if u.authority != nil {
+		v.client = u.at(v.Port)
+	}
+	return &v
+}
+
+// at is a client that finds it at a port of this machine, whatever the resolver says.
+func (u *Understudy) at(port int) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: u.authority.Pool}, DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", port))
+		},
+	}}
 }
 
 // Client trusts its certificate, and finds it by any name.
