@@ -170,12 +170,16 @@ func (m *metadata) lacks(ctx context.Context, at string) bool {
 	m.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := m.get(ctx, at)
+	doc, err := m.get(ctx, at)
 	var status statusError
-	switch {
-	case err == nil, errors.Is(err, errTooLarge):
+	switch errors.As(err, &status); {
+	case err == nil:
+		if o, e := session.ParseObject(doc); e == nil && o.Text("issuer") != "" { // a page is nothing
+			last.is = false
+		}
+	case errors.Is(err, errTooLarge):
 		last.is = false
-	case errors.As(err, &status):
+	case status.answers():
 		last.is = status == http.StatusNotFound
 	}
 	m.mu.Lock()
@@ -188,6 +192,15 @@ func (m *metadata) lacks(ctx context.Context, at string) bool {
 type statusError int
 
 func (s statusError) Error() string { return fmt.Sprintf("status %d", int(s)) }
+
+// answers says whether the primary has spoken of what was asked for, and nothing before it of how it fares.
+func (s statusError) answers() bool {
+	switch s {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return s >= 400 && s < 500
+}
 
 // allowed says whether a path may be asked for now; m.mu is held.
 func (m *metadata) allowed(at string) bool {
