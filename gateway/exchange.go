@@ -255,6 +255,9 @@ func (t *trip) pass(rule *Rule, o *outcome, resp *http.Response) (*http.Response
 	case t.v.endpoint == flow.EndSession && t.v.request.HTTP.Method == http.MethodGet:
 		return resp, nil // a person sees it
 	case rule == nil || rule.Probe || rule.Origin == health.Ours || o.object.Text("error") != "":
+		if rule != nil && o.status >= 500 && resp.Header.Get("Retry-After") == "" {
+			resp.Header.Set("Retry-After", notNowSeconds) // without which some clients ask nothing for a minute
+		}
 		return resp, nil
 	}
 	t.g.Counts.Failed(t.v.tenant.Name, string(t.v.endpoint))

@@ -443,7 +443,7 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if g.tellApplication(w, r, v) || navigates(r) && g.showLimited(w, r, v) || v.tenant.origins.answer(w, r, v) {
 		return
 	}
-	w.Header().Set("Retry-After", "5")
+	w.Header().Set("Retry-After", notNowSeconds)
 	if v.endpoint != flow.Other {
 		code, why := "primary_away", ""
 		if v.exchange != nil {

@@ -112,6 +112,9 @@ func matches(lines []string, etag string) bool {
 	return false
 }
 
+// notNowSeconds is the Retry-After of "not now". docs/clients.md says what clients do with it, and without.
+const notNowSeconds = "5"
+
 // writeRefusal writes an error in the protocol's words (RFC 6749, section 5.2).
 func writeRefusal(h http.Header, w http.ResponseWriter, no *flow.Refusal, r *flow.Request) {
 	if r != nil && r.Endpoint == flow.UserInfo && no.Error == "invalid_grant" { // RFC 6750, section 3.1
@@ -126,7 +129,7 @@ func writeRefusal(h http.Header, w http.ResponseWriter, no *flow.Refusal, r *flo
 	h.Set("Cache-Control", "no-store")
 	h.Set("Pragma", "no-cache")
 	if no.Status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", "5")
+		h.Set("Retry-After", notNowSeconds)
 	}
 	if no.Error == "invalid_client" && no.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Basic realm="token"`)
