@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"hash/fnv"
 	"io"
 	"maps"
@@ -14,7 +13,6 @@ import (
 	"understudy/flow"
 	"understudy/flow/oauth"
 	"understudy/gateway/page"
-	"understudy/health"
 	"understudy/session"
 )
 
@@ -121,7 +119,7 @@ func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error)
 			leave()
 			return nil, ctx.Err()
 		case <-deadline.C:
-			if !dark && !(silent(t.ask) || t.holdsRecord(ctx)) || !t.monitor.Suspect(ctx) {
+			if !dark && !(silent(t.ask) || t.holdsRecord(ctx)) || !t.doubts(ctx, false) {
 				continue
 			}
 		case <-opened:
@@ -132,48 +130,11 @@ func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error)
 			leave()
 			return resp, nil
 		}
-		if silent(t.ask) || dark && trigger == "deadline" {
+		if silent(t.ask) && t.monitor.Share() == 0 || dark && trigger == "deadline" {
 			leave()
 			return nil, errAway
 		}
 	}
-}
-
-// unless is the primary's answer to an authorization request, unless that is none: then it is the backup's, or errAway.
-func (t *trip) unless(ctx context.Context, resp *http.Response, err error) (*http.Response, error) {
-	rule := pageRule(t.g.rules, resp, err)
-	if rule == nil || rule.Origin != health.Beyond && !(rule.Origin == health.Doubt && t.monitor.Suspect(ctx)) {
-		return resp, err
-	}
-	if err == nil {
-		defer resp.Body.Close()
-	}
-	if played := t.silently(ctx, rule.Name); played != nil {
-		return played, nil
-	}
-	if err == nil {
-		err = errAway
-	}
-	return nil, err
-}
-
-// errAway is for a request that nobody can answer while the primary is away.
-var errAway = errors.New("the primary is away")
-
-// errOwn is for a request that presents what only the backup knows.
-var errOwn = errors.New("the primary does not know the pushed request")
-
-// pageRule says which line of the table of failures a reply to a browser is, nil for one that is none: a page may be anything.
-func pageRule(rules []Rule, resp *http.Response, err error) *Rule {
-	switch {
-	case errors.Is(err, errBarred), errors.Is(err, errNotKept): // the primary answered
-		return nil
-	case err != nil:
-		return classify(rules, &outcome{endpoint: flow.Authorization, err: err})
-	case resp.StatusCode >= 500:
-		return classify(rules, &outcome{endpoint: flow.Authorization, status: resp.StatusCode, header: resp.Header, sent: true})
-	}
-	return nil
 }
 
 // mayHold says whether the browser shows what it must to be let in without a person, and asks for what can be.
@@ -215,7 +176,11 @@ func (t *trip) holdsRecord(ctx context.Context) bool {
 		return false
 	}
 	st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place)
-	return err == nil && st.Known
+	if err != nil || !st.Known {
+		return false
+	}
+	t.grant = st.Grant.String()
+	return true
 }
 
 // silently answers an authorization request without a person, or returns nil.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -98,7 +99,8 @@ func Rules() []Rule {
 			func(o *outcome) bool { return o.status < 300 && bodyDue(o.endpoint) && len(o.body) == 0 }},
 		{"wrong_content", "a 2xx whose body is not JSON (an HTML page, for example)", health.Doubt, false, true,
 			func(o *outcome) bool {
-				return o.status < 300 && bodyDue(o.endpoint) && (o.objErr != nil || !isJSON(o.header)) && !isSignedIntrospection(o)
+				return o.status < 300 && bodyDue(o.endpoint) && (o.objErr != nil || !isJSON(o.header)) && !isSignedIntrospection(o) ||
+					o.status == 200 && o.endpoint == flow.UserInfo && len(o.body) > 0 && o.objErr != nil && !isJWT(o.body)
 			}},
 		{"no_active", "a 200 of the introspection endpoint that does not say whether the token is active", health.Doubt, false, true,
 			func(o *outcome) bool {
@@ -110,6 +112,16 @@ func Rules() []Rule {
 				return o.status == 200 && o.endpoint == flow.Token && !(o.object.Filled("access_token") && o.object.Filled("token_type"))
 			}},
 	}
+}
+
+// named is a line of the table.
+func named(rules []Rule, name string) *Rule {
+	for i := range rules {
+		if rules[i].Name == name {
+			return &rules[i]
+		}
+	}
+	return nil
 }
 
 // unknownKey is the rule for a reply whose ID token is signed by a key that the primary does not publish.
@@ -194,6 +206,13 @@ func mediaType(h http.Header) string {
 		return ""
 	}
 	return t
+}
+
+// isJWT says whether a body looks like a JWT, signed or encrypted, as UserInfo may be (OpenID Connect Core, section 5.3.2), whatever
+// its Content-Type.
+func isJWT(body []byte) bool {
+	n := bytes.Count(body, []byte{'.'})
+	return (n == 2 || n == 4) && !bytes.ContainsAny(bytes.TrimSpace(body), "<>{} \t\r\n")
 }
 
 func isJSON(h http.Header) bool {

@@ -80,7 +80,7 @@ func examples() map[string][]*outcome {
 		"no_active": {
 			reply(flow.Introspection, 200, jsonType, `{"message":"closed"}`), reply(flow.Introspection, 200, jsonType, `{"active":"true"}`), reply(flow.Introspection, 200, jsonType, `{"active":1}`),
 		},
-		"wrong_content": {reply(flow.Introspection, 200, "text/html", "<html>"), reply(tok, 200, "text/html", "<html>maintenance</html>"), reply(tok, 200, "text/html", goodBody), reply(tok, 200, jsonType, "[]"), reply(tok, 200, jsonType, goodBody+"x")},
+		"wrong_content": {reply(flow.Introspection, 200, "text/html", "<html>"), reply(tok, 200, "text/html", "<html>maintenance</html>"), reply(tok, 200, "text/html", goodBody), reply(tok, 200, jsonType, "[]"), reply(tok, 200, jsonType, goodBody+"x"), reply(flow.UserInfo, 200, "text/html", "<html>maintenance</html>"), reply(flow.UserInfo, 200, "text/html", "It works.")},
 		"no_token":      {reply(tok, 200, jsonType, "{}"), reply(tok, 200, jsonType, `{"access_token":"a"}`), reply(tok, 200, jsonType, `{"access_token":1,"token_type":"Bearer"}`)},
 	}
 }
@@ -149,6 +149,9 @@ func TestAnswersAreAnswers(t *testing.T) {
 		"204 of a logout":                         reply(flow.EndSession, 204, "", ""),
 		"redirect of a logout":                    reply(flow.EndSession, 302, "", "", "Location", "https://app.example/bye"),
 		"signed UserInfo":                         reply(flow.UserInfo, 200, "application/jwt", "a.b.c"),
+		"signed UserInfo, of another type":        reply(flow.UserInfo, 200, "text/plain", "a.b.c"),
+		"encrypted UserInfo":                      reply(flow.UserInfo, 200, "application/jwt", "a.b.c.d.e\n"),
+		"UserInfo as text":                        reply(flow.UserInfo, 200, "text/plain", `{"sub":"a"}`),
 		"signed introspection":                    reply(flow.Introspection, 200, "application/token-introspection+jwt", "a.b.c"),
 		"introspection":                           reply(flow.Introspection, 200, jsonType, `{"active":false}`),
 		"a 4xx in the protocol's words, as HTML?": reply(tok, 400, "text/plain", `{"error":"invalid_grant"}`),
@@ -171,6 +174,8 @@ func TestTheTableInTheDocs(t *testing.T) {
 	b.WriteString("- *could be the requester's doing*: answered by the backup at once only for a plain request, once per grant, until somebody\n  else's request or the gateway's own probe fails too; otherwise only when the probe fails.\n")
 	b.WriteString("- *only with the probe*: answered by the backup only when the gateway's own probe fails likewise; never counts.\n")
 	b.WriteString("- *answer*: passes as it came.\n\nWhere the reply may be lost, a refresh token may have been rotated: such exchanges are counted as ambiguous.\n\n")
+	b.WriteString("At the authorization endpoint a page may be anything: there count 408, 413, 425, 431 and 5xx alone, and a page where the request wants\nnone (`prompt=none`) and the backup knows what the primary answered to the same. What a failed reply takes away from the browser it keeps.\n")
+	b.WriteString("The breaker is the token endpoint's. [What clients make of all that](clients.md) is measured.\n\n")
 	b.WriteString("| line | what | whose doing | reply may be lost |\n|---|---|---|---|\n")
 	for _, r := range append(Rules(), *unknownKey()) {
 		who := map[health.Origin]string{health.Ours: "ours", health.Beyond: "beyond doubt", health.Doubt: "could be the requester's", answered: "answer"}[r.Origin]

@@ -106,6 +106,7 @@ func New(c Config) (*Gateway, error) {
 		}
 		t.pages, t.others, t.exchanges = make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight), make(chan struct{}, t.InFlight)
 		t.alone, t.reading = make(chan struct{}, t.InFlight), newReaders(t.InFlight)
+		t.failing = map[flow.Endpoint]*failing{flow.Authorization: {}, flow.UserInfo: {}}
 		t.shadows = rate.NewLimiter(shadowRate, shadowRate)
 		t.rules = g.rules
 		t.meta = newMetadata(t, filepath.Join(c.DataDir, "metadata"), c.Backup, c.Now)

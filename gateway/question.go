@@ -39,10 +39,13 @@ func (t *trip) question(ctx context.Context) (*http.Response, error) {
 		case r := <-done:
 			rule := classify(t.g.rules, r.o)
 			t.tell(rule, r.o)
-			if rule != nil && (rule.Origin == health.Beyond || rule.Origin == health.Doubt && t.monitor.Suspect(ctx)) {
+			if rule != nil && (rule.Origin == health.Beyond || rule.Origin == health.Doubt && t.doubtsOf(ctx, rule.Probe)) {
 				if resp, ok := t.aboutToken(ctx, rule.Name); ok {
 					return resp, nil
 				}
+			}
+			if rule == nil && r.o.status == http.StatusOK && t.v.endpoint == flow.UserInfo {
+				t.v.tenant.failing[flow.UserInfo].forget()
 			}
 			if rule == nil && t.saysOver(r.o) && !t.tokenOver(ctx) {
 				return t.notKept(), nil
@@ -51,7 +54,7 @@ func (t *trip) question(ctx context.Context) (*http.Response, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-deadline.C:
-			if !t.monitor.Suspect(ctx) {
+			if !t.doubtsOf(ctx, false) {
 				continue
 			}
 		case <-opened:

@@ -71,6 +71,7 @@ type Tenant struct {
 	undelivered *undelivered
 	fetched     map[string]*fetchedKeys // by client_id
 	monitors    map[flow.Endpoint]*health.Monitor
+	failing     map[flow.Endpoint]*failing
 	pages       chan struct{} // requests in flight that are passed through
 	others      chan struct{} // those at protocol endpoints, whose bodies are here, without a session that is known
 	exchanges   chan struct{} // and those with one

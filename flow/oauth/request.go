@@ -256,6 +256,7 @@ var plainHeaders = map[string]int{
 	"X-Real-Ip": 64, "Forwarded": 512,
 	"X-Correlation-Id": 128, "Request-Id": 256, "B3": 128, "Baggage": 512, "Sentry-Trace": 128, "X-Amzn-Trace-Id": 256, "Sec-Gpc": 8,
 	"Client-Request-Id": 64, "Return-Client-Request-Id": 8, "X-Ms-Lib-Capability": 128,
+	"Upgrade-Insecure-Requests": 8, "Sec-Fetch-User": 8, "Sec-Fetch-Storage-Access": 16, // of a browser that goes to a page
 }
 
 // maxHeaders bounds the header fields of a plain request together, below what any primary takes.
@@ -274,24 +275,11 @@ func odd(r *flow.Request) string {
 	case len(r.HTTP.Trailer) > 0:
 		return "headers"
 	}
-	size := 0
-	for name, vs := range h {
-		limit, ok := plainHeaders[name]
-		if !ok && (strings.HasPrefix(name, "X-Client-") || strings.HasPrefix(name, "X-Ms-") || strings.HasPrefix(name, "X-App-") || strings.HasPrefix(name, "X-B3-")) {
-			limit, ok = 256, true
-		}
-		if !ok || len(vs) != 1 || len(vs[0]) > limit || !printable(vs[0]) {
-			return "headers"
-		}
-		if size += len(name) + len(vs[0]) + 4; size > maxHeaders {
-			return "headers"
-		}
+	if !plainFields(h) {
+		return "headers"
 	}
 	if !plainAccept(h.Get("Accept")) {
 		return "accept"
-	}
-	if strings.ContainsAny(h.Get("Cookie"), `"\`) || strings.Trim(h.Get("Accept-Language"), plainLanguage) != "" || refusesAll(h.Get("Accept-Encoding")) {
-		return "headers"
 	}
 	return ""
 }
@@ -335,18 +323,20 @@ func oddlessForm(r *flow.Request) bool {
 	return bytes.Count(r.Body, []byte{'&'})+1 == len(r.Form)
 }
 
-// plainAccept says whether an Accept header wants nothing but what a token endpoint sends. Some primaries answer HTML
-// where it is preferred.
-func plainAccept(v string) bool {
+// plainAccept says whether an Accept header wants nothing but what a token endpoint sends, or one of other types. Some primaries
+// answer HTML where it is preferred.
+func plainAccept(v string, other ...string) bool {
 	if v == "" {
 		return true
 	}
 	for _, part := range strings.Split(v, ",") {
 		t, _, _ := strings.Cut(part, ";")
-		switch strings.ToLower(strings.TrimSpace(t)) {
+		switch t = strings.ToLower(strings.TrimSpace(t)); t {
 		case "application/json", "*/*", "application/*", "text/plain", "text/javascript":
 		default:
-			return false
+			if !slices.Contains(other, t) {
+				return false
+			}
 		}
 	}
 	return !refusesAll(v)
