@@ -81,31 +81,6 @@ func (v *visit) setBrowser(h http.Header) {
 	h.Add("Set-Cookie", c.String())
 }
 
-// withoutOurs takes the gateway's cookies out of a request to the primary.
-func withoutOurs(h http.Header) {
-	lines := h["Cookie"]
-	if !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, plainCookie) }) {
-		return
-	}
-	var out []string
-	for _, line := range lines {
-		var keep []string
-		for part := range strings.SplitSeq(line, ";") {
-			name, _, _ := strings.Cut(strings.TrimSpace(part), "=")
-			if name != hostCookie && name != plainCookie {
-				keep = append(keep, part)
-			}
-		}
-		if len(keep) > 0 {
-			out = append(out, strings.TrimLeft(strings.Join(keep, ";"), " "))
-		}
-	}
-	h.Del("Cookie")
-	if len(out) > 0 {
-		h["Cookie"] = out
-	}
-}
-
 // holding is what a browser holds of the primary's: its session cookies.
 type holding struct {
 	values map[string]string

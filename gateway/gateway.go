@@ -385,7 +385,11 @@ func (u upstream) RoundTrip(out *http.Request) (*http.Response, error) {
 	v := out.Context().Value(visitKey{}).(*visit)
 	switch {
 	case v.request != nil:
-		return u.g.exchange(out, v)
+		resp, err := u.g.exchange(out, v)
+		if err == nil {
+			withoutTheirs(resp.Header)
+		}
+		return resp, err
 	case v.navigation != nil:
 		return u.authorize(out, v)
 	}
@@ -409,6 +413,10 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 	if err != nil {
 		release()
 		return nil, err
+	}
+	withoutTheirs(resp.Header)
+	if v.endpoint == flow.Authorization && pageRule(u.g.rules, resp, nil) != nil {
+		withoutTaken(resp.Header, u.g.c.Now())
 	}
 	if err := u.g.browsed(out.Context(), v, out, resp); errors.Is(err, errBarred) {
 		resp.Body.Close()
