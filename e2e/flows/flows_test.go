@@ -63,7 +63,7 @@ func TestFlows(t *testing.T) {
 				} else {
 					run++
 				}
-				table = append(table, fmt.Sprintf("%-34s × %-13s × openid-client, %-28s %s", a.flow, k.name, a.client, result))
+				table = append(table, fmt.Sprintf("%-37s × %-13s × openid-client, %-28s %s", a.flow, k.name, a.client, result))
 			}
 			fmt.Printf("%s: %d flows in %s\n", k.name, len(sc.acts), time.Since(began).Round(time.Second))
 		})
