@@ -328,13 +328,17 @@ func (g *Gateway) given(ctx context.Context, v *visit, x *begun, r *oauth.Redire
 			return false
 		}
 	}
+	if x != nil && r.Error != "" {
+		g.wantsPerson(ctx, v, x, r, before)
+		return true
+	}
 	g.answered(v, x, r, before, after, status)
 	return true
 }
 
 // answered notes that an authorization request of the browser's was answered.
 func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, after holding, status int) {
-	if x == nil || r.Error != "" {
+	if x == nil {
 		return
 	}
 	names := v.tenant.SessionCookies
