@@ -11,7 +11,7 @@ import (
 // the application, and were approved as they are.
 var plainPassing = map[string]int{
 	"state": 2048, "nonce": 512, "code_challenge": 128, "prompt": 64, "login_hint": 256, "id_token_hint": 4096, "max_age": 16,
-	"ui_locales": 128, "display": 16, "client-request-id": 64, "client_info": 8,
+	"ui_locales": 128, "display": 16, "client-request-id": 64, "client_info": 8, "dpop_jkt": 64,
 }
 
 // maxApproved is how long a parameter that belongs to the application may be in a plain request.
