@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -247,27 +248,33 @@ func TestClients(t *testing.T) {
 	run(lanes[len(faults()):], 4, "more sign-ins", func(l *lane) error { return l.signIn(ctx) })
 	run(matrix, 4, "back", func(l *lane) error { return l.back(ctx) })
 	s.anew(t, lanes)
-	run(lanes, len(lanes), "nobody is known", func(l *lane) error {
-		if err := l.uninformed(ctx, b, of[userInfo]); err != nil {
-			return err
-		}
-		return l.react(ctx, b, of[token])
+	var both sync.WaitGroup
+	both.Go(func() {
+		run(lanes, len(lanes), "nobody is known", func(l *lane) error {
+			if err := l.uninformed(ctx, b, of[userInfo]); err != nil {
+				return err
+			}
+			return l.react(ctx, b, of[token])
+		})
 	})
-	run(published, len(published), "metadata is asked for", func(l *lane) error {
-		return eventually("never", func() error {
-			if l.proxy.Done(l.f.Kind) == 0 {
-				return errors.New("the fault was never met")
+	both.Go(func() {
+		run(published, len(published), "metadata is asked for", func(l *lane) error {
+			return eventually("never", func() error {
+				if l.proxy.Done(l.f.Kind) == 0 {
+					return errors.New("the fault was never met")
+				}
+				return nil
+			})
+		})
+		run(published, 4, "published", func(l *lane) error {
+			for _, r := range l.riders {
+				saw, err := l.meet(ctx, r, l.class.name)
+				b.note(cell{r.name, l.class.name, l.f.name}, saw, err)
 			}
 			return nil
 		})
 	})
-	run(published, 8, "published", func(l *lane) error {
-		for _, r := range l.riders {
-			saw, err := l.meet(ctx, r, l.class.name)
-			b.note(cell{r.name, l.class.name, l.f.name}, saw, err)
-		}
-		return nil
-	})
+	both.Wait()
 	b.judge(t)
 	b.compare(t)
 }
