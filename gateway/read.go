@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"understudy/flow"
+	"understudy/flow/oauth"
 )
 
 const maxRequestBody = 64 << 10
@@ -109,7 +110,7 @@ func (v *visit) readForm() {
 			v.odd = "form"
 		}
 	}
-	if q := r.HTTP.URL.RawQuery; q != "" {
+	if !oauth.PlainQuery(r.HTTP.URL.RawQuery) {
 		v.odd = "query"
 	}
 }

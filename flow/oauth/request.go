@@ -79,8 +79,8 @@ func unrepeatable(r *flow.Request, query url.Values) string {
 		return "client_certificate"
 	}
 	for name := range query {
-		// The primary may prefer the query.
-		if _, ok := plainParameters[name]; ok && name != "client-request-id" && name != "client_info" || r.Form.Has(name) {
+		// The primary may prefer the query. MSAL for Node writes its correlation id in both places.
+		if _, ok := plainParameters[name]; name != "client-request-id" && (ok && name != "client_info" || r.Form.Has(name)) {
 			return "ambiguous_parameters"
 		}
 	}
@@ -268,7 +268,7 @@ func odd(r *flow.Request) string {
 	switch {
 	case !formType(h.Values("Content-Type")):
 		return "content_type"
-	case r.HTTP.URL.RawQuery != "":
+	case !PlainQuery(r.HTTP.URL.RawQuery):
 		return "query"
 	case r.FormErr != nil || !oddlessForm(r):
 		return "parameters"
@@ -282,6 +282,15 @@ func odd(r *flow.Request) string {
 		return "accept"
 	}
 	return ""
+}
+
+// PlainQuery says whether the query of a token request holds nothing, or nothing but the correlation id that MSAL for Node writes there.
+func PlainQuery(raw string) bool {
+	if raw == "" {
+		return true
+	}
+	id, ok := strings.CutPrefix(raw, "client-request-id=")
+	return ok && len(id) <= plainParameters["client-request-id"] && strings.Trim(id, "0123456789abcdefABCDEF-") == ""
 }
 
 const plainLanguage = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-,;=.* "
