@@ -180,7 +180,7 @@ func (t *trip) closeBrowser(ctx context.Context, us []user, now time.Time) (bool
 	if ms == nil {
 		return false, nil
 	}
-	t.g.browsers.close(t.g.browserID(v), v.browser)
+	t.g.browsers.close(t.g.browserID(v), v.browser, nil)
 	return true, t.g.c.Backup.Mark(context.WithoutCancel(ctx), v.tenant.Name, ms...)
 }
 
@@ -286,7 +286,7 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 // over as far as can be seen.
 func (g *Gateway) cleared(ctx context.Context, v *visit, before holding) error {
 	t := v.tenant
-	defer g.browsers.close(g.browserID(v), v.browser)
+	defer g.browsers.close(g.browserID(v), v.browser, v.begun)
 	for _, is := range t.meta.issuersOf(v) {
 		us, err := g.usersOf(ctx, v, is, before.text(t.SessionCookies))
 		if err != nil {

@@ -326,3 +326,27 @@ func TestBrowserEnds(t *testing.T) {
 		t.Error("a stranger's ID token signs him out")
 	}
 }
+
+// Whoever comes back when the session at the primary is over signs in anew, and that is learned: the page that asks takes the old
+// session's cookie away.
+func TestBrowserSignsInAgain(t *testing.T) {
+	kc := keycloak(t)
+	r := newRig(t, kc.URL())
+	b := &idptest.Browser{}
+	r.tab("rot", "web", "web-secret", b).signIn("alice")
+	endSessions(t, kc, "rot", "alice")
+	was := b.Clone()
+	r.tab("rot", "web", "web-secret", b).signIn("alice")
+	settled()
+	kc.Kill()
+	defer kc.Restart(context.Background())
+	x := r.tab("rot", "web", "web-secret", b)
+	code, _ := x.silent()
+	if k := x.redeem(code); !k.byBackup() {
+		t.Errorf("%v", k)
+	}
+	x = r.tab("rot", "web", "web-secret", was)
+	if resp, _ := x.once(); resp.Header.Get("Location") != "" {
+		t.Errorf("the cookies of the session that is over open something: %v", resp.Header)
+	}
+}

@@ -293,12 +293,16 @@ func (b *browsers) uses(whose session.ID, u user) {
 	}
 }
 
-// close forgets what a browser waits for, and what would be learned of it.
-func (b *browsers) close(id session.ID, browser string) {
+// close forgets what a browser waits for and what would be learned of it, but for the authorization request whose reply it is: it finds
+// a session that is over, and a person signs in. nil: there is none.
+func (b *browsers) close(id session.ID, browser string, begins *begun) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.begun[id] != nil {
-		b.over(id)
+	if w := b.begun[id]; w != nil {
+		w.requests = slices.DeleteFunc(slices.Clone(w.requests), func(x *begun) bool { return x != begins })
+		if len(w.requests) == 0 {
+			b.over(id)
+		}
 	}
 	maps.DeleteFunc(b.codes, func(_ session.ID, x *tied) bool { return x.browser == browser })
 	clear(b.opened) // whose each is does not show; what is kept is read again
