@@ -56,8 +56,9 @@ func (x *behalf) asks(tokenName string) string {
 	for name, vs := range x.r.Form {
 		switch name {
 		case "grant_type", tokenName, "client_id", "client_secret", "client_assertion", "client_assertion_type", "scope", "resource", "audience":
+		case "client-request-id", "x-app-name", "x-app-ver", "x-ms-lib-capability": // of MSAL's, about the library and the application
 		default:
-			if !strings.HasPrefix(name, "x-client-") && name != "client-request-id" {
+			if !strings.HasPrefix(name, "x-client-") {
 				more = append(more, session.Joined(name, vs[0]))
 			}
 		}

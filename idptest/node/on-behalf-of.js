@@ -13,7 +13,7 @@ export const grantType = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
 export const downstream = 'https://downstream.example.test';
 
 // register adds the grant. owned says of which resource a client is the service.
-export function register(provider, { dir, jwks, owned, findAccount, seconds }) {
+export function register(provider, { dir, jwks, owned, findAccount }) {
   const published = createLocalJWKSet({ keys: jwks.keys.map(({ d, p, q, dp, dq, qi, ...key }) => key) });
 
   provider.registerGrantType(grantType, async (ctx) => {
@@ -41,9 +41,10 @@ export function register(provider, { dir, jwks, owned, findAccount, seconds }) {
     grant.addOIDCScope(params.scope ?? '');
     grant.addResourceScope(downstream, params.scope ?? '');
     const grantId = await grant.save();
-    const at = new provider.AccessToken({ accountId: claims.sub, client, grantId, gty: 'jwt-bearer' });
+    // MSAL Go keeps no token on behalf of somebody that ends within five minutes.
+    const at = new provider.AccessToken({ accountId: claims.sub, client, grantId, gty: 'jwt-bearer', expiresIn: 3600 });
     at.resourceServer = new provider.ResourceServer(downstream, {
-      scope: 'openid offline_access profile email api', audience: downstream, accessTokenFormat: 'jwt', accessTokenTTL: seconds, jwt: { sign: { alg: jwks.keys[0].alg } },
+      scope: 'openid offline_access profile email api', audience: downstream, accessTokenFormat: 'jwt', jwt: { sign: { alg: jwks.keys[0].alg } },
     });
     at.scope = grant.getResourceScopeFiltered(downstream, [...scopes].filter((s) => at.resourceServer.scopes.has(s)));
     ctx.oidc.entity('AccessToken', at);

@@ -219,7 +219,7 @@ const provider = new Provider(config.issuer, {
   },
 });
 onBehalfOf.register(provider, {
-  dir: config.dir, jwks, owned: { api: resource, api2: resource }, findAccount, seconds: config.accessTokenSeconds || 3600,
+  dir: config.dir, jwks, owned: { api: resource, api2: resource }, findAccount,
 });
 provider.proxy = true; // its public URL is the gateway's
 provider.on('server_error', (ctx, err) => console.error(err));
