@@ -32,7 +32,7 @@ func TestOnWhoseBehalf(t *testing.T) {
 		"later":                onBehalfOf(strings.NewReplacer(`"exp":2,"iat":1,"jti":"x"`, `"jti":"y","iat":8,"exp":9`).Replace(entra)),
 		"scope in other order": onBehalfOf(strings.Replace(entra, `"b a"`, `"a b"`, 1)),
 		"scope as a list":      onBehalfOf(strings.Replace(entra, `"b a"`, `["b","a"]`, 1)),
-		"what MSAL adds":       onBehalfOf(entra, "x-client-ver", "9", "client-request-id", "z"),
+		"what MSAL adds":       onBehalfOf(entra, "x-client-ver", "9", "client-request-id", "z", "x-app-ver", "2", "x-ms-lib-capability", "h429"),
 	} {
 		if a.Artifact != was.Artifact {
 			t.Errorf("%s: another thing is asked for: %q", what, a.Unplayable)
