@@ -294,6 +294,9 @@ func (t *trip) odd() string {
 	if t.v.odd != "" {
 		return t.v.odd
 	}
+	if t.v.navigation != nil {
+		return oauth.OddNavigation(t.v.navigation)
+	}
 	return t.ask.Odd
 }
 

@@ -96,7 +96,7 @@ func (Authorization) Match(r *flow.Request) flow.Exchange {
 			a.Params[name] = vs[0]
 		}
 	}
-	a.Odd, a.Unplayable = oddNavigation(r), x.unlearned()
+	a.Unplayable = x.unlearned()
 	if a.Unplayable == "" {
 		a.Door = x.door(f.Get("redirect_uri"))
 		if uri := withoutPort(f.Get("redirect_uri")); uri != "" {

@@ -17,8 +17,8 @@ var plainPassing = map[string]int{
 // maxApproved is how long a parameter that belongs to the application may be in a plain request.
 const maxApproved = 2048
 
-// oddNavigation says why an authorization request is not a plain one (design, law 1), or "".
-func oddNavigation(r *flow.Request) string {
+// OddNavigation says why an authorization request is not a plain one (design, law 1), or "". It is asked where the primary failed.
+func OddNavigation(r *flow.Request) string {
 	switch h := r.HTTP; {
 	case h == nil || h.URL == nil || h.Method != http.MethodGet || h.ContentLength != 0 || len(h.Trailer) > 0:
 		return "method"
