@@ -363,6 +363,9 @@ func (t *trip) enter(known bool) (leave func()) {
 // meanwhile (design, law 11), and that exchange's silence proves no more than the silence of a request of one's own. Whoever
 // repeats the very request that was answered in its place gets that answer again where it proves no more.
 func (t *trip) join(ctx context.Context) (*http.Response, error) {
+	if resp := t.repeated(ctx); resp != nil {
+		return resp, nil
+	}
 	opened := t.monitor.Opened()
 	deadline := time.NewTimer(t.monitor.Deadline())
 	defer deadline.Stop()
@@ -388,7 +391,7 @@ func (t *trip) join(ctx context.Context) (*http.Response, error) {
 			continue
 		case <-deadline.C:
 			if !t.may(ctx, health.Doubt, false) {
-				if resp := t.repeated(ctx); resp != nil {
+				if resp := t.repeated(ctx); resp != nil { // it was answered meanwhile
 					return resp, nil
 				}
 				continue

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"sync"
 	"testing"
 	"time"
 
@@ -51,31 +50,24 @@ func TestOnlyTheVeryRequestIsAnsweredAgain(t *testing.T) {
 	}
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {k.RefreshToken}}
 	narrower := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {k.RefreshToken}, "scope": {"openid"}}
-	var wg sync.WaitGroup
-	for name, c := range map[string]struct {
-		form   url.Values
-		change func(*http.Request)
-		same   bool
-	}{
-		"the very request":  {form, func(*http.Request) {}, true},
-		"another secret":    {form, func(q *http.Request) { q.SetBasicAuth("web", "web-secret2") }, false},
-		"no secret":         {form, func(q *http.Request) { q.Header.Del("Authorization") }, false},
-		"another origin":    {form, func(q *http.Request) { q.Header.Set("Origin", "https://evil.example") }, false},
-		"something else":    {narrower, func(*http.Request) {}, false},
-		"a proof beside it": {form, func(q *http.Request) { q.Header.Set("DPoP", "x") }, false},
-	} {
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
-			defer cancel()
-			got := r.token("norot", c.form, c.change, func(q *http.Request) { *q = *q.WithContext(ctx) })
-			if (got.AccessToken != "") != c.same {
-				t.Errorf("%s: %v", name, got)
-			}
-			if c.same && (got.AccessToken != first.AccessToken || got.IDToken != first.IDToken) {
-				t.Errorf("%s: another answer", name)
-			}
-		})
+	ask := func(name string, form url.Values, change func(*http.Request), same bool) {
+		ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+		defer cancel()
+		got := r.token("norot", form, change, func(q *http.Request) { *q = *q.WithContext(ctx) })
+		if (got.AccessToken != "") != same {
+			t.Errorf("%s: %v", name, got)
+		}
+		if same && (got.AccessToken != first.AccessToken || got.IDToken != first.IDToken) {
+			t.Errorf("%s: another answer", name)
+		}
 	}
-	wg.Wait()
+	very := func() { ask("the very request", form, func(*http.Request) {}, true) }
+	very()
+	ask("another secret", form, func(q *http.Request) { q.SetBasicAuth("web", "web-secret2") }, false)
+	ask("no secret", form, func(q *http.Request) { q.Header.Del("Authorization") }, false)
+	ask("another origin", form, func(q *http.Request) { q.Header.Set("Origin", "https://evil.example") }, false)
+	ask("something else", narrower, func(*http.Request) {}, false)
+	ask("a proof beside it", form, func(q *http.Request) { q.Header.Set("DPoP", "x") }, false)
+	very() // all that was in time
 	r.line(t, "the repetition", func(e audit.Entry) bool { return e.Rule == "repeated" })
 }

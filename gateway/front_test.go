@@ -136,12 +136,12 @@ func (r *rig) verified(t *testing.T, jwks, token string) (header, claims session
 		t.Fatal(err)
 	}
 	payload, err := s.Verify(set)
+	if err != nil {
+		t.Fatalf("%v: %s", err, s.Signatures[0].Header.KeyID)
+	}
 	iss := []byte(`"iss":"` + strings.TrimSuffix(jwks, "/protocol/openid-connect/certs") + `",`)
 	if at := bytes.Index(payload, iss) + len(iss); bytes.Contains(payload[at:], iss) { // Keycloak's JARM has it twice
 		payload = append(payload[:at:at], bytes.Replace(payload[at:], iss, nil, 1)...)
-	}
-	if err != nil {
-		t.Fatalf("%v: %s", err, s.Signatures[0].Header.KeyID)
 	}
 	if claims, err = session.ParseObject(payload); err != nil {
 		t.Fatal(err)

@@ -51,7 +51,8 @@ func (t *trip) introspect(ctx context.Context) *http.Response {
 // JWT (RFC 9701) that would need a signature, and is "not now".
 func (t *trip) told(p played) *http.Response {
 	if p.no != nil && p.no.Error == "invalid_grant" && t.ask.Params["accept"] != "" {
-		return t.refuse(flow.NotNow(p.no.Code))
+		t.g.note(t.v, "refused", "introspection_unsigned", p.no.Code)
+		return t.refuse(flow.NotNow("introspection_unsigned"))
 	}
 	if p.no != nil && p.no.Error == "invalid_grant" {
 		return t.reply(http.StatusOK, http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}}, []byte(`{"active":false}`))

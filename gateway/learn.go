@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 type learner struct {
 	g       *Gateway
 	queue   chan *lesson
+	made    *lately      // keys for responses
 	asked   *lately      // callers of the introspection endpoint, tokens at the UserInfo endpoint
 	waiting atomic.Int64 // exchanges that are not yet kept: queued, being sealed, or on their way to the backup
 }
@@ -45,7 +47,7 @@ const (
 )
 
 func newLearner(g *Gateway) *learner {
-	return &learner{g: g, queue: make(chan *lesson, learnQueue), asked: newLately(dueEvery)}
+	return &learner{g: g, queue: make(chan *lesson, learnQueue), asked: newLately(dueEvery), made: newLately(madeEvery)}
 }
 
 // offer takes an approved exchange. held is, for a late reply, the artifact that the client still holds.
@@ -108,6 +110,9 @@ func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []sealed {
 	}
 	return nil
 }
+
+// madeEvery is how often it is looked again whether the keys for responses are published.
+const madeEvery = time.Hour
 
 // dueEvery is how often it is learned anew what a caller of the introspection endpoint, or the bearer of a token, is told: it may ask
 // for every request that it serves.
@@ -196,8 +201,28 @@ func (l *learner) keep(ctx context.Context, ms []sealed) {
 			l.g.Counts.Learned(ms[i].Tenant, ms[i].Flow)
 		}
 		l.g.cover(ms[i], o)
+		l.signs(ms[i].Learned)
 		if o.Alarm != "" {
 			l.g.c.Log.Error("the primary approved what should be over", "tenant", ms[i].Tenant, "alarm", o.Alarm)
+		}
+	}
+}
+
+// signs has the keys published that the backup made for responses which are signed, when the first is seen.
+func (l *learner) signs(m *backup.Learned) {
+	of := map[string]string{}
+	maps.Copy(of, m.Signs)
+	if alg := m.Notify["alg"]; alg != "" {
+		of["logout_token"] = alg
+	}
+	for class, alg := range of {
+		if !l.made.due(l.g.c.Seal.Pseudonym("made", m.Tenant, m.Issuer, session.Joined(class, alg)), l.g.c.Now()) {
+			continue
+		}
+		for _, t := range l.g.c.Tenants {
+			if t.Name == m.Tenant {
+				t.meta.renew(m.Issuer)
+			}
 		}
 	}
 }

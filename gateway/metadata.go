@@ -41,6 +41,7 @@ type metadata struct {
 	absent map[string]absence       // aliases of known issuers, as they were last asked for
 	tried  map[string]time.Time     // discovery paths at which nothing was found, and keys asked for
 	flight map[string]chan struct{} // discovery paths that are being asked for
+	wanted map[string]struct{}      // issuers for which the backup has keys that are not published yet
 }
 
 const (
@@ -55,7 +56,7 @@ const (
 )
 
 func newMetadata(t *Tenant, dir string, b Backup, now func() time.Time) *metadata {
-	return &metadata{tenant: t, dir: dir, publish: b.PublicKeys, now: now, absent: map[string]absence{}, tried: map[string]time.Time{}, flight: map[string]chan struct{}{}}
+	return &metadata{tenant: t, dir: dir, publish: b.PublicKeys, now: now, absent: map[string]absence{}, tried: map[string]time.Time{}, flight: map[string]chan struct{}{}, wanted: map[string]struct{}{}}
 }
 
 func (m *metadata) issuers() map[string]*issuer {
@@ -410,10 +411,28 @@ func (m *metadata) run(ctx context.Context) error {
 	}
 }
 
-// complete asks again for backup keys that could not be had.
+// renew has the backup's keys for an issuer asked for soon, primary or not: there are new ones, and what they sign must be verified.
+func (m *metadata) renew(issuer string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.wanted) < maxIssuers {
+		m.wanted[issuer] = struct{}{}
+	}
+}
+
+// wants says whether an issuer's keys are to be asked for, and takes them for asked for.
+func (m *metadata) wants(issuer string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.wanted[issuer]
+	delete(m.wanted, issuer)
+	return ok
+}
+
+// complete asks for backup keys that could not be had, or are new.
 func (m *metadata) complete(ctx context.Context) {
 	for _, is := range m.issuers() {
-		if !is.bare {
+		if !m.wants(is.ID) && !is.bare {
 			continue
 		}
 		c, cancel := context.WithTimeout(ctx, 5*time.Second)

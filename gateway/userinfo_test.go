@@ -131,8 +131,7 @@ func TestSignedUserInfo(t *testing.T) {
 		}
 		return out
 	}
-	jwks := r.realm("rot") + "/protocol/openid-connect/certs"
-	learned, published := r.learnedFlow("userinfo"), r.published(jwks)
+	learned := r.learnedFlow("userinfo")
 	was := asks(t, k)
 	if was["desk"] != "eight" {
 		t.Fatalf("the primary: %v", was)
@@ -140,7 +139,7 @@ func TestSignedUserInfo(t *testing.T) {
 	waitFor(t, "it is learned", func() bool { return r.learnedFlow("userinfo") > learned })
 	_, form, primary := r.asksUserInfo("rot", k.AccessToken)
 	untold := r.tab("rot", "told-signed", "told-secret", &idptest.Browser{}).with("scope", "openid profile email").signIn("bob")
-	waitFor(t, "a key for UserInfo is published", func() bool { return r.published(jwks) > published })
+	r.publishes(r.realm("rot"), r.realm("rot")+"/protocol/openid-connect/certs")
 	settled()
 	kc.Kill()
 	defer kc.Restart(t.Context())
@@ -178,11 +177,18 @@ func TestSignedUserInfo(t *testing.T) {
 	}
 }
 
-// published counts the keys of a key set.
-func (r *rig) published(jwks string) int {
+// publishes waits until the key set of an issuer has all of the backup's keys, as it must soon after one is made.
+func (r *rig) publishes(issuer, jwks string) {
 	r.t.Helper()
-	_, b := r.asks(must(http.NewRequestWithContext(r.t.Context(), http.MethodGet, jwks, nil)))
-	return strings.Count(string(b), `"kid"`)
+	waitFor(r.t, "the backup's keys are published", func() bool {
+		_, b := r.asks(must(http.NewRequestWithContext(r.t.Context(), http.MethodGet, jwks, nil)))
+		for _, k := range must(r.backup.PublicKeys(r.t.Context(), "default", issuer, nil)) {
+			if !strings.Contains(string(b), k.KeyID) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func headerOf(jwt string) session.Object {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -94,12 +95,14 @@ func StartUnderstudyConfig(ctx context.Context, o UnderstudyOptions) (*Understud
 		}
 	}
 	listeners := ""
-	for range o.More {
+	for len(u.more) < len(o.More) {
 		port, err := FreePort()
 		if err != nil {
 			return nil, err
 		}
-		u.more = append(u.more, port)
+		if port != o.Port && !slices.Contains(u.more, port) { // the system may give the same one again
+			u.more = append(u.more, port)
+		}
 	}
 	for _, port := range append([]int{o.Port}, u.more...) {
 		listeners += fmt.Sprintf("  - address: \"127.0.0.1:%d\"%s\n", port, certificate)
