@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -244,6 +245,10 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 			}
 		}
 	}
+	replaces := parent != nil && !parent.Record.Zero() && parent.Record != l.Sealed.Record && slices.ContainsFunc(l.Sealed.Doors, func(sd session.SealedDoor) bool { return sd.Lookup == l.Presented })
+	if replaces && answers > l.Sent {
+		d.Former, d.FormerHour = parent.Record, parent.Hour
+	}
 	same, kept := false, false
 	for _, sd := range l.Sealed.Doors {
 		nd := d
@@ -264,7 +269,9 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	}
 	switch {
 	case parent == nil || kept:
-	case same && answers > l.Sent: // its access tokens lead to it still
+	case replaces && answers > l.Sent && parent.Approved <= l.Sent: // its access tokens lead to it still, and not to the one before
+		s.Sessions.DropRecord(&b.Batch, l.Tenant, &session.Door{Record: parent.Former, Hour: parent.FormerHour})
+	case same && answers > l.Sent:
 	case same && parent.Record != l.Sealed.Record && parent.Approved <= l.Sent: // applied again, an old one drops nothing
 		s.Sessions.DropRecord(&b.Batch, l.Tenant, parent)
 	case !same:

@@ -360,6 +360,9 @@ func (s *Service) open(ctx context.Context, a *attempt) *flow.Refusal {
 		return flow.NotNow("record_mismatch")
 	}
 	a.record, a.data = r, data
+	if a.play.Doubt && r.Facts.UserAgent != a.play.Facts.UserAgent {
+		return flow.NotNow("doubtful") // some primaries and what stands before them fail for what a request calls itself
+	}
 	if no := bound(a); no != nil {
 		return no
 	}

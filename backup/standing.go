@@ -77,7 +77,9 @@ type Held struct {
 	Client session.ID `cbor:"5,keyasint,omitzero"`
 	// Record and Data are the sealed record of the sign-in that the access token came of.
 	Record session.ID `cbor:"6,keyasint,omitzero"`
-	Data   []byte     `cbor:"7,keyasint,omitempty"`
+	// Begun is when the browser's session began, Unix nanoseconds; 0: unknown.
+	Begun int64  `cbor:"8,keyasint,omitempty"`
+	Data  []byte `cbor:"7,keyasint,omitempty"`
 }
 
 // replacedGrace is how long what a browser held still opens when the primary has replaced its cookies: for requests that were
@@ -112,7 +114,7 @@ func (s *Service) Held(_ context.Context, tenant string, lookup session.ID) (Hel
 	if err != nil || len(marks) > 0 {
 		return Held{}, err
 	}
-	return Held{Wrapped: d.Wrapped, Subject: d.Subject, Session: d.Session, Device: d.Device}, nil
+	return Held{Wrapped: d.Wrapped, Subject: d.Subject, Session: d.Session, Device: d.Device, Begun: d.Begun}, nil
 }
 
 // SignIn is somebody's sign-in that the primary approved: who, where, and when the person signed in.

@@ -94,8 +94,11 @@ func (t *trip) unless(ctx context.Context, resp *http.Response, err error) (*htt
 
 // doubts says whether the backup may answer a browser in place of a failure that could be the browser's own doing (design, law 1).
 func (t *trip) doubts(ctx context.Context, probe bool) bool {
-	if t.holdsRecord(ctx) {
-		return t.others(probe) || t.may(ctx, health.Doubt, probe)
+	if t.holdsRecord(ctx) && !probe && t.odd() == "" {
+		others := t.others(probe) || t.monitor.ElsewhereBy(t.grant, t.v.address)
+		if t.doubt = others || t.g.late.firstDoubt(t.grant); t.doubt {
+			return true
+		}
 	}
 	return t.monitor.Suspect(ctx)
 }

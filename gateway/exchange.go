@@ -39,6 +39,7 @@ type trip struct {
 	over       time.Time         // when what it names was ended here; zero: it was not
 	flying     bool              // it was sent, and its reply may still come
 	parties    parties           // who is told of a logout that was carried out here
+	doubt      bool              // the primary failed for this request, which its browser might have brought about
 	closed     bool              // the browser that asked was its own, and is closed
 	heard      bool              // the primary carried it out
 	possession *proof.Possession // of the key that the client proved; nil: it did not, or was not asked yet
@@ -363,9 +364,6 @@ func (t *trip) enter(known bool) (leave func()) {
 // meanwhile (design, law 11), and that exchange's silence proves no more than the silence of a request of one's own. Whoever
 // repeats the very request that was answered in its place gets that answer again where it proves no more.
 func (t *trip) join(ctx context.Context) (*http.Response, error) {
-	if resp := t.repeated(ctx); resp != nil {
-		return resp, nil
-	}
 	opened := t.monitor.Opened()
 	deadline := time.NewTimer(t.monitor.Deadline())
 	defer deadline.Stop()
@@ -391,7 +389,7 @@ func (t *trip) join(ctx context.Context) (*http.Response, error) {
 			continue
 		case <-deadline.C:
 			if !t.may(ctx, health.Doubt, false) {
-				if resp := t.repeated(ctx); resp != nil { // it was answered meanwhile
+				if resp := t.repeated(ctx); resp != nil {
 					return resp, nil
 				}
 				continue

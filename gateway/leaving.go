@@ -28,12 +28,23 @@ func (g *Gateway) asksPerson(v *visit) {
 		return
 	}
 	f := v.request.Form
+	if len(f.Get("post_logout_redirect_uri"))+len(strings.Join(f["state"], "")) > maxLeaving {
+		return
+	}
 	x := &leaving{at: g.postLogout(v), issuer: v.issuer.ID, path: v.request.HTTP.URL.Path, uri: f.Get("post_logout_redirect_uri"), state: f["state"]}
 	if len(f["post_logout_redirect_uri"]) > 1 || len(x.state) > 1 {
 		x.unclear = true
 	}
+	if x.at.Zero() {
+		return // nothing could be learned of it
+	}
 	g.browsers.leaves(g.browserID(v), x)
 }
+
+const (
+	maxLeaving  = 4096  // bytes of where a logout leads
+	maxLeavings = 5_000 // of browsers
+)
 
 func (b *browsers) leaves(id session.ID, x *leaving) {
 	b.mu.Lock()
@@ -42,7 +53,7 @@ func (b *browsers) leaves(id session.ID, x *leaving) {
 		was.unclear = was.unclear || x.unclear || was.at != x.at || was.path != x.path || was.uri != x.uri || !slices.Equal(was.state, x.state)
 		return
 	}
-	if len(b.leaving) < maxTied {
+	if len(b.leaving) < maxLeavings {
 		b.leaving[id] = x
 		b.later(tiedFor, func() {
 			if b.leaving[id] == x {

@@ -144,7 +144,7 @@ func (t *trip) message(trigger string) *flow.Play {
 			Key: t.opens(t.ask.Artifact),
 		},
 		Scope: t.ask.Scope, Resource: t.ask.Resource, Presented: t.ask.Presented, Params: t.ask.Params,
-		Token: t.token, Behalf: t.behalf,
+		Token: t.token, Behalf: t.behalf, Doubt: t.doubt,
 		Facts: session.Facts{
 			Address: v.address, UserAgent: clip(t.header("User-Agent"), 256), Origin: clip(t.header("Origin"), 256),
 		},

@@ -332,6 +332,13 @@ func (g *Gateway) given(ctx context.Context, v *visit, x *begun, r *oauth.Redire
 			return false
 		}
 	}
+	if x != nil && oauth.AsksNothing(x.ask) && r.Error == "" {
+		st, err := g.c.Backup.Standing(ctx, v.tenant.Name, g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, "").Lookup)
+		if err == nil && st.Revoked {
+			g.note(v, "refused", "revoked", "revoked_here")
+			return false
+		}
+	}
 	if x != nil && r.Error != "" {
 		g.wantsPerson(ctx, v, x, r, before)
 		return true
@@ -397,8 +404,12 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 		}
 	}
 	if sub == "" && k != nil && x.direct && oauth.AsksNothing(x.ask) {
-		m = g.asBefore(ctx, v, x, m, k)
-		out.Subject, out.Session = m.Subject, m.Session
+		var begun int64
+		m, begun = g.asBefore(ctx, v, x, m, k)
+		if begun == 0 {
+			return nil // it is over, or nobody knows since when it is
+		}
+		out.Subject, out.Session, out.AuthTime = m.Subject, m.Session, begun/int64(time.Second)
 		sub, le.Record.Subject = k.Subject, k.Subject
 	}
 	if sub == "" {
@@ -470,6 +481,7 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 		}
 		return &out
 	}
+	rec.Facts.UserAgent = clip(x.request.HTTP.UserAgent(), 256) // the browser's, whoever redeems
 	rec.Asked, rec.Resource, rec.Redirect, rec.RedirectStatus = x.ask.Scope, x.ask.Resource, x.answer.Params, x.status
 	sealed, err := session.Seal(&rec, x.userInfo, apps...)
 	if err != nil {
@@ -480,15 +492,17 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 	return &out
 }
 
-// asBefore is a message about whoever is signed in with the browser, of an answer that does not say who that is.
-func (g *Gateway) asBefore(ctx context.Context, v *visit, x *tied, m *backup.Learned, k *session.BrowserKey) *backup.Learned {
+// asBefore is a message about whoever is signed in with the browser, of an answer that does not say who that is, and when that session
+// began: such an answer begins nothing. 0: nobody is known to be.
+func (g *Gateway) asBefore(ctx context.Context, v *visit, x *tied, m *backup.Learned, k *session.BrowserKey) (*backup.Learned, int64) {
 	out := *m
 	out.Subject = g.c.Seal.Pseudonym("subject", v.tenant.Name, v.issuer.ID, k.Subject)
-	was, err := g.user(ctx, v, g.browserKeys(v.tenant.Name, v.issuer.ID, x.browser, "").Lookup)
-	if err == nil && was.Subject == out.Subject {
-		out.Session = was.Session
+	h, err := g.c.Backup.Held(ctx, v.tenant.Name, g.browserKeys(v.tenant.Name, v.issuer.ID, x.browser, "").Lookup)
+	if err != nil || h.Subject != out.Subject || h.Device != g.c.Seal.Device(v.tenant.Name, v.issuer.ID, k) {
+		return &out, 0
 	}
-	return &out
+	out.Session = h.Session
+	return &out, h.Begun
 }
 
 // front reads the tokens of the authorization response, which must be about the person of the record.

@@ -15,16 +15,13 @@ var demanding = []string{"max_age", "acr_values", "claims", "id_token_hint", "lo
 
 // wantsPerson keeps that the primary refused to answer without a person (OpenID Connect Core, section 3.1.2.6) what the browser was
 // let in to before: until it approves that again, nobody is let in there in an outage either. Where it said that nobody is signed in,
-// that holds for the session.
+// that holds for all that this browser may open.
 func (g *Gateway) wantsPerson(ctx context.Context, v *visit, x *begun, r *oauth.Redirected, before holding) {
 	if !silent(x.ask) || x.ask.Door == nil || slices.ContainsFunc(demanding, func(name string) bool { return x.ask.Params[name] != "" }) {
 		return
 	}
-	over := session.What(0)
 	switch r.Error {
-	case "login_required":
-		over = session.OfSession
-	case "interaction_required", "consent_required", "account_selection_required":
+	case "login_required", "interaction_required", "consent_required", "account_selection_required":
 	default:
 		return
 	}
@@ -35,6 +32,13 @@ func (g *Gateway) wantsPerson(ctx context.Context, v *visit, x *begun, r *oauth.
 	of := &visit{tenant: v.tenant, issuer: x.issuer}
 	k := g.opened(ctx, of, g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, primary))
 	if k == nil {
+		return
+	}
+	if r.Error == "login_required" { // of the browser: what an application holds by itself may outlive that
+		m := session.Mark{Of: session.OfDevice, ID: g.c.Seal.Device(v.tenant.Name, x.issuer.ID, k), At: v.began.UnixNano(), Cause: "refused", Told: true}
+		if err := g.c.Backup.Mark(context.WithoutCancel(ctx), v.tenant.Name, m); err != nil {
+			g.c.Log.Error("that the primary wants the person is not kept", "tenant", v.tenant.Name, "error", err)
+		}
 		return
 	}
 	doors := [][]string{x.ask.Door}
@@ -48,7 +52,7 @@ func (g *Gateway) wantsPerson(ctx context.Context, v *visit, x *begun, r *oauth.
 		}
 		err := g.c.Backup.Refused(context.WithoutCancel(ctx), &backup.Refused{
 			Tenant: v.tenant.Name, Lookup: at, Error: r.Error, Sent: v.began.UnixNano(),
-			Client: g.c.Seal.Pseudonym("client", v.tenant.Name, x.issuer.ID, x.ask.Client.ID), Over: over,
+			Client: g.c.Seal.Pseudonym("client", v.tenant.Name, x.issuer.ID, x.ask.Client.ID),
 		})
 		if err != nil { // the backup plays no more then
 			g.c.Log.Error("that the primary wants the person is not kept", "tenant", v.tenant.Name, "error", err)

@@ -145,6 +145,10 @@ type Door struct {
 	Bound map[string]string `cbor:"18,keyasint,omitempty"`
 	// Answers is until when access tokens lead to the same record; it outlives until then what takes its place. 0: none do.
 	Answers int64 `cbor:"19,keyasint,omitempty"`
+	// Former is the record in whose place this one came, in the bucket FormerHour, kept for the access tokens that lead to it; zero:
+	// there is none. A third takes its place.
+	Former     ID     `cbor:"20,keyasint,omitzero"`
+	FormerHour uint32 `cbor:"21,keyasint,omitempty"`
 }
 
 // answersStep is how much longer than asked for a record is kept for its access tokens, so that this is seldom written down.

@@ -2,16 +2,22 @@ package oauth
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"understudy/flow"
 )
 
-// Parameters that change from one authorization request to the next, and how long they may be in a plain one. The others belong to
-// the application, and were approved as they are.
-var plainPassing = map[string]int{
-	"state": 2048, "nonce": 512, "code_challenge": 128, "prompt": 64, "login_hint": 256, "id_token_hint": 4096, "max_age": 16,
-	"ui_locales": 128, "display": 16, "client-request-id": 64, "client_info": 8, "dpop_jkt": 64,
+// passing are the parameters that change from one authorization request to the next, how long they may be in a plain one, and what
+// characters beside letters and digits they may have: none of which a path, a script or a query is made, for which something before the
+// primary may fail. The others belong to the application, and were approved as they are.
+var passing = map[string]struct {
+	most int
+	more string
+}{
+	"state": {2048, "_-=|"}, "nonce": {512, "_-"}, "code_challenge": {128, "_-"}, "prompt": {64, "_ "}, "id_token_hint": {4096, "_-."},
+	"ui_locales": {128, "- "}, "display": {16, ""}, "client-request-id": {64, "-"}, "client_info": {8, ""}, "dpop_jkt": {64, "_-"},
+	"x-client-SKU": {64, "."}, "x-client-VER": {32, "."}, "x-client-Ver": {32, "."}, "x-client-OS": {32, ""}, "x-client-CPU": {32, ""},
 }
 
 // maxApproved is how long a parameter that belongs to the application may be in a plain request.
@@ -28,18 +34,34 @@ func OddNavigation(r *flow.Request) string {
 		return "headers"
 	}
 	for name, vs := range r.Form {
-		limit, ok := plainPassing[name]
+		p, passes := passing[name]
 		switch {
-		case strings.HasPrefix(name, "x-client-"):
-			limit = 256
-		case !ok:
-			limit = maxApproved
-		}
-		if len(vs) != 1 || len(vs[0]) > limit || !printable(vs[0]) {
+		case len(vs) != 1:
+			return "parameters"
+		case passes && (len(vs[0]) > p.most || !madeOf(vs[0], p.more)):
+			return "parameters"
+		case !passes && (slices.Contains(passingParameters, name) || strings.HasPrefix(name, "x-client-")):
+			return "parameters" // login_hint, max_age, …: whatever the person typed
+		case !passes && (len(vs[0]) > maxApproved || !printable(vs[0])):
 			return "parameters"
 		}
 	}
 	return ""
+}
+
+// madeOf says whether a text has only letters, digits and the characters more, of which a dot stands alone between others.
+func madeOf(text, more string) bool {
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case strings.IndexByte(more, c) < 0:
+			return false
+		case c == '.' && (i == 0 || i == len(text)-1 || text[i-1] == '.'):
+			return false
+		}
+	}
+	return true
 }
 
 // PlainQuestion says whether a request asks with an access token for what is known of its bearer, and holds nothing with which a
