@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -107,21 +108,27 @@ func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("learn: %w", err)
 	}
-	for i, l := range ls {
-		if out[i].Unlearned == "" {
-			s.signs(l)
-		}
-		if l.Notify["alg"] != "" {
-			s.notifies(l)
-		}
+	for _, l := range ls {
+		s.signs(l)
 	}
 	return out, nil
 }
 
-// signs makes the keys for responses that are signed, where there are none: few clients ask for them.
+// Classes are the classes of keys that are needed for this client beside those of tokens, with their algorithms.
+func (l *Learned) Classes() map[string]string {
+	if l.Notify["alg"] == "" {
+		return l.Signs
+	}
+	out := map[string]string{keys.LogoutToken: l.Notify["alg"]}
+	maps.Copy(out, l.Signs)
+	return out
+}
+
+// signs makes the keys for responses that are signed and for logout tokens, where there are none, so that they are published long
+// before they are needed: few clients have use for them.
 func (s *Service) signs(l *Learned) {
 	f := keys.Fence{Tenant: l.Tenant, Issuer: l.Issuer}
-	for class, alg := range l.Signs {
+	for class, alg := range l.Classes() {
 		if err := s.Keys.Ensure(f, alg, class); err != nil {
 			s.Log.Error("no key for responses can be made", "tenant", l.Tenant, "issuer", l.Issuer, "class", class, "algorithm", alg, "error", err)
 		}
@@ -231,30 +238,16 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 		d.Hour = s.Sessions.PutRecord(&b.Batch, l.Tenant, l.Sealed.Record, l.Sealed.Data, d.Expires())
 		d.Record = l.Sealed.Record
 	}
-	answers := int64(0) // until when access tokens lead to what the presented artifact led to
-	if parent != nil {
-		answers = parent.Answers
+	same := slices.ContainsFunc(l.Sealed.Doors, func(sd session.SealedDoor) bool { return sd.Lookup == l.Presented })
+	d.Answers = l.answers()
+	if parent != nil && same {
+		s.inPlaceOf(b, l, &d, parent)
 	}
-	for _, sd := range l.Sealed.Doors {
-		switch sd.Kind {
-		case session.AccessToken:
-			d.Answers = max(d.Answers, sd.Ends)
-		case session.Application: // one of two that lead to the same
-			if p, err := b.door(s.Sessions, l.Tenant, sd.Lookup); err == nil && parent != nil && p.Record == parent.Record {
-				answers = max(answers, p.Answers)
-			}
-		}
-	}
-	replaces := parent != nil && !parent.Record.Zero() && parent.Record != l.Sealed.Record && slices.ContainsFunc(l.Sealed.Doors, func(sd session.SealedDoor) bool { return sd.Lookup == l.Presented })
-	if replaces && answers > l.Sent {
-		d.Former, d.FormerHour = parent.Record, parent.Hour
-	}
-	same, kept := false, false
+	kept := false
 	for _, sd := range l.Sealed.Doors {
 		nd := d
 		nd.Kind, nd.Wrapped, nd.Ends = sd.Kind, sd.Wrapped, sd.Ends
 		if sd.Lookup == l.Presented {
-			same = true
 			if parent != nil && !parent.Record.Zero() && passing(d.Unlearned) {
 				kept = true // what was approved before is still remembered
 				continue
@@ -269,14 +262,15 @@ func (s *Service) learn(b *learning, l *Learned) (Outcome, error) {
 	}
 	switch {
 	case parent == nil || kept:
-	case replaces && answers > l.Sent && parent.Approved <= l.Sent: // its access tokens lead to it still, and not to the one before
-		s.Sessions.DropRecord(&b.Batch, l.Tenant, &session.Door{Record: parent.Former, Hour: parent.FormerHour})
-	case same && answers > l.Sent:
-	case same && parent.Record != l.Sealed.Record && parent.Approved <= l.Sent: // applied again, an old one drops nothing
-		s.Sessions.DropRecord(&b.Batch, l.Tenant, parent)
 	case !same:
 		if err := s.supersede(b, l, l.Presented, parent); err != nil {
 			return Outcome{}, err
+		}
+	case parent.Record == l.Sealed.Record || parent.Approved > l.Sent: // applied again, an old one drops nothing
+	default:
+		s.Sessions.DropRecord(&b.Batch, l.Tenant, &session.Door{Record: parent.Former, Hour: parent.FormerHour})
+		if d.Former.Zero() {
+			s.Sessions.DropRecord(&b.Batch, l.Tenant, parent)
 		}
 	}
 	if err := s.keep(b, l, &d); err != nil {

@@ -68,14 +68,6 @@ func (s *Service) participant(b *learning, l *Learned, d *session.Door) error {
 	return nil
 }
 
-// notifies makes the key for logout tokens where there is none, so that it is published long before it is needed.
-func (s *Service) notifies(l *Learned) {
-	f := keys.Fence{Tenant: l.Tenant, Issuer: l.Issuer}
-	if err := s.Keys.Ensure(f, l.Notify["alg"], keys.LogoutToken); err != nil {
-		s.Log.Error("no key for logout tokens can be made", "tenant", l.Tenant, "issuer", l.Issuer, "algorithm", l.Notify["alg"], "error", err)
-	}
-}
-
 // maxParties bounds the relying parties of one question.
 const maxParties = 1000
 

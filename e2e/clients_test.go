@@ -228,15 +228,20 @@ func (m *msalGo) begin(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return m.s.proved(to, m.verifier)
+}
+
+// proved is an authorization URL of MSAL Go's with what an application must add to it: PKCE, a state, and the shape's prompt.
+func (s *site) proved(to, verifier string) (string, error) {
 	u, err := url.Parse(to)
 	if err != nil {
 		return "", err
 	}
 	q := u.Query()
-	q.Set("code_challenge", oauth2.S256ChallengeFromVerifier(m.verifier))
+	q.Set("code_challenge", oauth2.S256ChallengeFromVerifier(verifier))
 	q.Set("code_challenge_method", "S256")
 	q.Set("state", "state")
-	if p := m.s.prompt(); p != "" {
+	if p := s.prompt(); p != "" {
 		q.Set("prompt", p)
 	}
 	u.RawQuery = q.Encode()

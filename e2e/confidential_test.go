@@ -336,19 +336,7 @@ func (m *confidentialGo) begin(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	u, err := url.Parse(to)
-	if err != nil {
-		return "", err
-	}
-	q := u.Query()
-	q.Set("code_challenge", oauth2.S256ChallengeFromVerifier(m.verifier))
-	q.Set("code_challenge_method", "S256")
-	q.Set("state", "state")
-	if p := m.s.prompt(); p != "" {
-		q.Set("prompt", p)
-	}
-	u.RawQuery = q.Encode()
-	return u.String(), nil
+	return m.s.proved(to, m.verifier)
 }
 
 func (m *confidentialGo) finish(ctx context.Context, back *url.URL) (*tokens, error) {

@@ -186,10 +186,10 @@ type Play struct {
 	Params map[string]string `cbor:"14,keyasint,omitempty"`
 	// Token is an access token of the primary's that is asked about; the gateway has verified its signature.
 	Token *session.Token `cbor:"15,keyasint,omitempty"`
-	// Doubt is set where the primary failed for this request alone, so far as is known: it must be as the approved one was.
-	Doubt bool `cbor:"17,keyasint,omitempty"`
 	// Behalf is on whose behalf the client asks; nil: for itself, or as who it presents an artifact of.
 	Behalf *Behalf `cbor:"16,keyasint,omitempty"`
+	// Doubt is set where the primary failed for this request alone, so far as is known: it must be as the approved one was.
+	Doubt bool `cbor:"17,keyasint,omitempty"`
 }
 
 // Behalf is a token on whose behalf a client asks; the gateway has verified its signature and its times.

@@ -14,6 +14,8 @@ import (
 type sealed struct {
 	*backup.Learned
 	seen *coverage.Seen // nil: nothing
+	// userInfo is what UserInfo said, which is sealed when all before it is kept; then nothing else is set.
+	userInfo *lesson
 }
 
 func messages(ms []sealed) []*backup.Learned {

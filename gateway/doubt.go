@@ -58,9 +58,14 @@ func (f *failing) forget() {
 	f.list = f.list[:0]
 }
 
-// others says whether others fail as the plain request of a grant does.
-func (t *trip) others(probe bool) bool {
-	return !probe && t.odd() == "" && t.v.tenant.failing[t.v.endpoint].fails(t.grant, t.v.address, t.g.c.Now())
+// excused says whether the plain request of a grant that is known may have failed for no fault of its requester's: others fail as it
+// does, or it is the grant's one time.
+func (t *trip) excused(probe bool) bool {
+	if probe || t.odd() != "" {
+		return false
+	}
+	return t.v.tenant.failing[t.v.endpoint].fails(t.grant, t.v.address, t.g.c.Now()) ||
+		t.monitor.ElsewhereBy(t.grant, t.v.address) || t.g.late.firstDoubt(t.grant)
 }
 
 // unless is the primary's answer to an authorization request, unless that is none: then it is the backup's, or errAway.
@@ -94,11 +99,8 @@ func (t *trip) unless(ctx context.Context, resp *http.Response, err error) (*htt
 
 // doubts says whether the backup may answer a browser in place of a failure that could be the browser's own doing (design, law 1).
 func (t *trip) doubts(ctx context.Context, probe bool) bool {
-	if t.holdsRecord(ctx) && !probe && t.odd() == "" {
-		others := t.others(probe) || t.monitor.ElsewhereBy(t.grant, t.v.address)
-		if t.doubt = others || t.g.late.firstDoubt(t.grant); t.doubt {
-			return true
-		}
+	if t.doubt = t.holdsRecord(ctx) && t.excused(probe); t.doubt {
+		return true
 	}
 	return t.monitor.Suspect(ctx)
 }
@@ -138,8 +140,9 @@ func (t *trip) doubtsOf(ctx context.Context, probe bool) bool {
 	a := t.ask.Artifact
 	if t.v.endpoint == flow.UserInfo && a.Kind == session.AccessToken && t.ask.Unplayable == "" && oauth.PlainQuestion(t.v.request) {
 		if st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.at(a)); err == nil && st.Known {
-			t.grant = st.Grant.String()
-			return t.others(probe) || t.may(ctx, health.Doubt, probe)
+			if t.grant = st.Grant.String(); t.excused(probe) {
+				return true
+			}
 		}
 	}
 	return t.monitor.Suspect(ctx)

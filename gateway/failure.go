@@ -153,9 +153,7 @@ var errTooLarge = errors.New("reply too large")
 // classify returns the line of the table that holds, or nil where the primary has answered.
 func classify(rules []Rule, o *outcome) *Rule {
 	if o.err == nil && len(o.body) > 0 {
-		if o.read(); o.token == nil {
-			o.object, o.objErr = session.ParseObject(o.body)
-		}
+		o.read()
 	}
 	for i := range rules {
 		if rules[i].when(o) {
@@ -182,21 +180,22 @@ func isSignedIntrospection(o *outcome) bool {
 	return o.endpoint == flow.Introspection && mediaType(o.header) == "application/token-introspection+jwt" && len(o.body) > 0
 }
 
-// read reads a reply that is a JWT (OpenID Connect Core, section 5.3.2; RFC 9701, section 5), verifying nothing; object is then what
-// it says.
+// read reads the body: an object, or a JWT that says one (OpenID Connect Core, section 5.3.2; RFC 9701, section 5), which nobody
+// verifies here.
 func (o *outcome) read() {
-	switch t := mediaType(o.header); {
-	case o.endpoint == flow.UserInfo && t == "application/jwt":
+	if o.endpoint == flow.UserInfo && mediaType(o.header) == "application/jwt" || isSignedIntrospection(o) {
 		if tok, err := oauth.ParseJWT(string(o.body)); err == nil {
-			o.token, o.object = tok, tok.Claims
-		}
-	case isSignedIntrospection(o):
-		if tok, err := oauth.ParseJWT(string(o.body)); err == nil {
-			if said, err := session.ParseObject(tok.Claims.Get("token_introspection")); err == nil {
+			said := tok.Claims
+			if o.endpoint == flow.Introspection {
+				said, err = session.ParseObject(tok.Claims.Get("token_introspection"))
+			}
+			if err == nil {
 				o.token, o.object = tok, said
+				return
 			}
 		}
 	}
+	o.object, o.objErr = session.ParseObject(o.body)
 }
 
 // mediaType is what a reply says it is, "" where it does not.

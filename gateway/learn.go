@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +35,6 @@ type lesson struct {
 	front *tied
 	v     *visit
 	ready *backup.Learned // a message; then nothing else is set
-	tries int             // how often it came before that with which it goes
 }
 
 const (
@@ -62,16 +61,6 @@ func (l *learner) offer(t *trip, o *outcome, held string) {
 	default:
 		l.waiting.Add(-1)
 		l.g.Counts.Unlearned(t.v.tenant.Name, "queue_full")
-	}
-}
-
-// later takes an exchange again that goes with another one, which is on its way to the backup perhaps: an application asks UserInfo
-// as soon as it has its token. One that never comes is waited for in vain, three times.
-func (l *learner) later(x *lesson) {
-	wait := [...]time.Duration{100 * time.Millisecond, 400 * time.Millisecond, 1600 * time.Millisecond}
-	if x.tries < len(wait) {
-		x.tries++
-		time.AfterFunc(wait[x.tries-1], func() { l.add(x.t.v.tenant.Name, x) })
 	}
 }
 
@@ -106,7 +95,7 @@ func (l *learner) sealFront(ctx context.Context, x *tied, v *visit) []sealed {
 	}
 	m.Notify = v.notify(x.ask.Client.ID, le.Record.IDToken)
 	if b := x.learned(ctx, l, v, le, m); b != nil {
-		return []sealed{{b, l.g.seenBrowser(v, x, le)}}
+		return []sealed{{Learned: b, seen: l.g.seenBrowser(v, x, le)}}
 	}
 	return nil
 }
@@ -178,14 +167,30 @@ func (l *learner) batch(ctx context.Context, x *lesson) (ms []sealed) {
 	}
 }
 
-// keep gives what was sealed to the backup.
+// keep gives what was sealed to the backup, and then what goes with it: an application asks UserInfo as soon as it has its token,
+// before that is kept.
 func (l *learner) keep(ctx context.Context, ms []sealed) {
-	if len(ms) == 0 {
-		return
-	}
 	defer l.waiting.Add(-int64(len(ms)))
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	var told []*lesson
+	l.give(ctx, slices.DeleteFunc(ms, func(m sealed) bool {
+		if m.userInfo != nil {
+			told = append(told, m.userInfo)
+		}
+		return m.userInfo != nil
+	}))
+	var then []sealed
+	for _, x := range told {
+		then = append(then, l.sealUserInfo(ctx, x)...)
+	}
+	l.give(ctx, then)
+}
+
+func (l *learner) give(ctx context.Context, ms []sealed) {
+	if len(ms) == 0 {
+		return
+	}
 	outs, err := l.g.c.Backup.Learn(ctx, messages(ms))
 	if err != nil {
 		for _, m := range ms {
@@ -208,14 +213,9 @@ func (l *learner) keep(ctx context.Context, ms []sealed) {
 	}
 }
 
-// signs has the keys published that the backup made for responses which are signed, when the first is seen.
+// signs has the keys published that the backup made beside those of tokens, when the first use of them is seen.
 func (l *learner) signs(m *backup.Learned) {
-	of := map[string]string{}
-	maps.Copy(of, m.Signs)
-	if alg := m.Notify["alg"]; alg != "" {
-		of["logout_token"] = alg
-	}
-	for class, alg := range of {
+	for class, alg := range m.Classes() {
 		if !l.made.due(l.g.c.Seal.Pseudonym("made", m.Tenant, m.Issuer, session.Joined(class, alg)), l.g.c.Now()) {
 			continue
 		}
@@ -225,6 +225,11 @@ func (l *learner) signs(m *backup.Learned) {
 			}
 		}
 	}
+}
+
+// lesson is what the reply teaches.
+func (x *lesson) lesson() *flow.Lesson {
+	return x.t.v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Object: x.o.object, Token: x.o.token, Sent: x.sent})
 }
 
 // seal makes of an approved exchange the messages for the backup.
@@ -243,10 +248,10 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 	if t.ask.Artifact.Kind == session.Code {
 		browser = l.g.browsers.take(t.lookup)
 	}
-	le := t.v.exchange.Learn(&flow.Response{Status: x.o.status, Header: x.o.header, Body: x.o.body, Object: x.o.object, Token: x.o.token, Sent: x.sent})
 	if t.v.endpoint == flow.UserInfo {
-		return l.sealUserInfo(ctx, x, le)
+		return []sealed{{userInfo: x}}
 	}
+	le := x.lesson()
 	if le == nil {
 		l.g.unlearned(t, x.o, nil, "no_refresh_token")
 		return nil
@@ -262,7 +267,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 		return nil
 	}
 	if len(le.Artifacts) > 0 || t.ask.Artifact.Kind != session.Code {
-		ms = append(ms, sealed{m, l.g.seen(t, le, m)})
+		ms = append(ms, sealed{Learned: m, seen: l.g.seen(t, le, m)})
 	}
 	if le.Beside != nil {
 		if b := l.message(ctx, x, le.Beside, key); b != nil {
@@ -276,7 +281,7 @@ func (l *learner) seal(ctx context.Context, x *lesson) (ms []sealed) {
 	if browser != nil && browser.redeemedBy(t) {
 		browser.userInfo = key
 		if b := browser.learned(ctx, l, t.v, le, m); b != nil {
-			ms = append(ms, sealed{b, l.g.seenBrowser(t.v, browser, le)})
+			ms = append(ms, sealed{Learned: b, seen: l.g.seenBrowser(t.v, browser, le)})
 		}
 	} else if t.ask.Artifact.Kind == session.Code {
 		l.g.untied(t, x.o, le)
@@ -340,7 +345,7 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson, key s
 		Once: t.proof.Once, Until: t.proof.Until,
 	}
 	m.Notify = v.notify(client.ID, le.Record.IDToken)
-	if le.Signed != nil {
+	if le.Signed != nil && why == "" {
 		m.Signs = map[string]string{le.Class: le.Signed.Header.Text("alg")}
 	}
 	if le.Presented != nil {

@@ -28,15 +28,12 @@ func (g *Gateway) asksPerson(v *visit) {
 		return
 	}
 	f := v.request.Form
-	if len(f.Get("post_logout_redirect_uri"))+len(strings.Join(f["state"], "")) > maxLeaving {
-		return
-	}
 	x := &leaving{at: g.postLogout(v), issuer: v.issuer.ID, path: v.request.HTTP.URL.Path, uri: f.Get("post_logout_redirect_uri"), state: f["state"]}
-	if len(f["post_logout_redirect_uri"]) > 1 || len(x.state) > 1 {
-		x.unclear = true
+	if x.at.Zero() || len(x.uri)+len(f.Get("state")) > maxLeaving {
+		return // nothing could be learned of it, or it is nobody's
 	}
-	if x.at.Zero() {
-		return // nothing could be learned of it
+	if x.unclear = len(f["post_logout_redirect_uri"]) > 1 || len(x.state) > 1; x.unclear {
+		x.state = nil // never compared
 	}
 	g.browsers.leaves(g.browserID(v), x)
 }
@@ -67,7 +64,7 @@ func (b *browsers) leaves(id session.ID, x *leaving) {
 // there, an application's sign-in for one, says that a logout may. It must be that place exactly.
 func (g *Gateway) left(v *visit, out *http.Request, location string) {
 	x := g.browsers.left(g.browserID(v), out.URL.Path)
-	if x == nil || x.unclear || x.at.Zero() || !x.leads(location) {
+	if x == nil || x.unclear || !x.leads(location) {
 		return
 	}
 	g.learner.add(v.tenant.Name, &lesson{ready: &backup.Learned{

@@ -27,16 +27,16 @@ func (t *trip) userInfoKey(ctx context.Context, le *flow.Lesson) session.UserInf
 
 // sealUserInfo makes of what the primary said at the UserInfo endpoint the message for the backup: it goes with the sign-in that the
 // access token came of, and only what opens that opens it.
-func (l *learner) sealUserInfo(ctx context.Context, x *lesson, le *flow.Lesson) []sealed {
-	t := x.t
+func (l *learner) sealUserInfo(ctx context.Context, x *lesson) []sealed {
+	t, le := x.t, x.lesson()
+	if le == nil {
+		return nil
+	}
 	v, s := t.v, l.g.c.Seal
 	at := session.ArtifactKeys{Lookup: t.at(t.ask.Artifact), Key: t.opens(t.ask.Artifact)}
 	held, err := l.g.c.Backup.Held(ctx, v.tenant.Name, at.Lookup)
-	if err != nil || held.Wrapped == nil || le == nil {
-		if le != nil {
-			l.later(x) // nothing was learned yet that it could go with
-		}
-		return nil
+	if err != nil || held.Wrapped == nil {
+		return nil // nothing was learned that it could go with
 	}
 	data, err := session.Unwrap(v.tenant.Name, held.Wrapped, at)
 	key := session.UserInfoOf(data)

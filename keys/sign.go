@@ -30,7 +30,8 @@ var foreignKey = [...]string{"jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"}
 
 // Sign makes a compact JWS (RFC 7515) of the class: the header's members as they are, but kid is the backup key's and
 // members that describe the primary's key are left out. The claims' iss must be the fence's issuer, and exp must lie in
-// the future; what answers one request, UserInfo or introspection, may have none. It returns the kid too. Errors wrap [ErrNoKey] where no key may sign this, and carry no claim.
+// the future; what answers one request, UserInfo or introspection, may have none. It returns the kid too. Errors wrap
+// [ErrNoKey] where no key may sign this, and carry no claim.
 func (r *Ring) Sign(f Fence, class string, header, claims session.Object) (token, kid string, err error) {
 	now := r.o.Now()
 	lifetime, err := signable(f, class, header, claims, now)

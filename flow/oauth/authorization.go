@@ -25,13 +25,6 @@ func (Authorization) Endpoint() flow.Endpoint { return flow.Authorization }
 // CodeLifetime is how long a code of the backup's can be redeemed (RFC 6749, section 4.1.2: ten minutes at most).
 const CodeLifetime = time.Minute
 
-// Parameters of an authorization request that do not belong to what the application is: they change from one request to the
-// next, and the answer depends on them in ways that are known. Whatever else an application asks, it must ask again.
-var passingParameters = []string{
-	"state", "nonce", "code_challenge", "prompt", "login_hint", "id_token_hint", "max_age", "ui_locales", "display",
-	"client-request-id", "client_info", "dpop_jkt",
-}
-
 // responseTypes are those whose answers are understood (OAuth 2.0 Multiple Response Type Encoding Practices, section 5).
 var responseTypes = map[string]bool{
 	"code": true, "id_token": true, "id_token token": true, "token id_token": true, "token": true, "code id_token": true, "id_token code": true,
@@ -182,7 +175,7 @@ func (x *authorization) door(redirectURI string) []string {
 		case "client_id", "redirect_uri", "response_type", "response_mode", "code_challenge_method", "scope", "resource", "audience":
 			continue
 		}
-		if !slices.Contains(passingParameters, name) && !strings.HasPrefix(name, "x-client-") {
+		if !passes(name) {
 			rest = append(rest, session.Joined(name, vs[0]))
 		}
 	}

@@ -2,22 +2,29 @@ package oauth
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 
 	"understudy/flow"
 )
 
-// passing are the parameters that change from one authorization request to the next, how long they may be in a plain one, and what
-// characters beside letters and digits they may have: none of which a path, a script or a query is made, for which something before the
-// primary may fail. The others belong to the application, and were approved as they are.
+// passing are the parameters of an authorization request that do not belong to what the application is: they change from one request to
+// the next, and the answer depends on them in ways that are known. Whatever else an application asks, it must ask again. In a plain
+// request each is so long at most, and made of letters, digits and these characters: of none of which a path, a script or a query is
+// made, for which something before the primary may fail. Of length 0 are those that nobody can be held to so.
 var passing = map[string]struct {
 	most int
 	more string
 }{
 	"state": {2048, "_-=|"}, "nonce": {512, "_-"}, "code_challenge": {128, "_-"}, "prompt": {64, "_ "}, "id_token_hint": {4096, "_-."},
 	"ui_locales": {128, "- "}, "display": {16, ""}, "client-request-id": {64, "-"}, "client_info": {8, ""}, "dpop_jkt": {64, "_-"},
+	"login_hint": {}, "max_age": {},
 	"x-client-SKU": {64, "."}, "x-client-VER": {32, "."}, "x-client-Ver": {32, "."}, "x-client-OS": {32, ""}, "x-client-CPU": {32, ""},
+}
+
+// passes says whether a parameter is one of them; what begins so tells of a library.
+func passes(name string) bool {
+	_, ok := passing[name]
+	return ok || strings.HasPrefix(name, "x-client-")
 }
 
 // maxApproved is how long a parameter that belongs to the application may be in a plain request.
@@ -34,15 +41,11 @@ func OddNavigation(r *flow.Request) string {
 		return "headers"
 	}
 	for name, vs := range r.Form {
-		p, passes := passing[name]
+		p := passing[name]
 		switch {
-		case len(vs) != 1:
-			return "parameters"
-		case passes && (len(vs[0]) > p.most || !madeOf(vs[0], p.more)):
-			return "parameters"
-		case !passes && (slices.Contains(passingParameters, name) || strings.HasPrefix(name, "x-client-")):
-			return "parameters" // login_hint, max_age, …: whatever the person typed
-		case !passes && (len(vs[0]) > maxApproved || !printable(vs[0])):
+		case len(vs) != 1,
+			passes(name) && (len(vs[0]) > p.most || !madeOf(vs[0], p.more)),
+			!passes(name) && (len(vs[0]) > maxApproved || !printable(vs[0])):
 			return "parameters"
 		}
 	}
