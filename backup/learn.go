@@ -95,6 +95,7 @@ func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
 			written <- nil
 			break
 		}
+		b.ends.Put(&b.Batch)
 		batch, when := b.Batch, store.Soon
 		b.Batch = store.Batch{}
 		if len(out) == len(ls) {
@@ -138,6 +139,7 @@ func (s *Service) signs(l *Learned) {
 // learning is a batch that knows the doors in it: a sign-in and its first refresh may come together.
 type learning struct {
 	store.Batch
+	ends  session.Ends
 	doors map[string]*session.Door // by tenant and look-up
 }
 
@@ -154,7 +156,7 @@ func (b *learning) put(s *session.Store, tenant string, lookup session.ID, versi
 	if was, ok := b.doors[k]; !ok || max(was.Approved, was.Superseded) <= version {
 		b.doors[k] = d
 	}
-	return s.PutDoor(&b.Batch, tenant, lookup, version, d)
+	return s.PutDoorWith(&b.Batch, &b.ends, tenant, lookup, version, d)
 }
 
 // use keeps of the client assertions that the primary took that they are used.

@@ -125,6 +125,7 @@ func (o *Options) listeners() []Listener {
 
 // Run serves until ctx ends.
 func Run(ctx context.Context, o Options) error {
+	collect(os.Getenv, memoryLimit(controlGroup))
 	p, err := start(o)
 	if err != nil {
 		return err

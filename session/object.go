@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -44,7 +45,8 @@ func ParseObject(b []byte) (Object, error) {
 
 // split cuts a well-formed JSON object into its members, which share its bytes.
 func split(b []byte) (Object, error) {
-	o := make(Object, 0, 16)
+	o := make(Object, 0, 24)
+	whole := string(b) // names are pieces of it: twenty of them, and one allocation
 	for i := 1; ; {
 		if i = skip(b, i); b[i] == '}' {
 			return o, nil
@@ -56,7 +58,10 @@ func split(b []byte) (Object, error) {
 			return nil, fmt.Errorf("%w: more than %d members", ErrObject, maxMembers)
 		}
 		end, _ := value(b, i)
-		name := text(b[i:end])
+		name := whole[i+1 : end-1]
+		if strings.IndexByte(name, '\\') >= 0 {
+			name = text(b[i:end])
+		}
 		i = skip(b, skip(b, end)+1) // the colon
 		end, depth := value(b, i)
 		if depth >= maxDepth {
@@ -146,6 +151,7 @@ func (o *Object) UnmarshalCBOR(b []byte) error {
 		return fmt.Errorf("%w: not as it was stored", ErrObject)
 	}
 	b = bytes.Clone(b[5:])
+	whole := string(b) // as in split
 	field := func() ([]byte, bool) {
 		n, k := binary.Uvarint(b)
 		if k <= 0 || n > uint64(len(b)-k) {
@@ -162,11 +168,12 @@ func (o *Object) UnmarshalCBOR(b []byte) error {
 	out := make(Object, 0, 24)
 	for len(b) > 0 {
 		name, ok1 := field()
+		at := len(whole) - len(b) // behind the name
 		v, ok2 := field()
 		if !ok1 || !ok2 || len(out) == maxMembers {
 			return fmt.Errorf("%w: not as it was stored", ErrObject)
 		}
-		out = append(out, Member{string(name), v})
+		out = append(out, Member{whole[at-len(name) : at], v})
 	}
 	*o = out
 	return nil

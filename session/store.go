@@ -15,7 +15,7 @@ import (
 const (
 	spaceDoor      = 'd' // look-up(16) → Door
 	spaceRecord    = 'r' // hour(4) record(16) → sealed record
-	spaceExpiry    = 'x' // hour(4) look-up(16) → nothing: doors to look at in that hour
+	spaceExpiry    = 'x' // hour(4) look-up(16) → nothing, or hour(4) random(16) → look-ups: doors to look at in that hour
 	spaceMark      = 'm' // finality(1) what(1) pseudonym(16) → Mark
 	spaceSuccessor = 's' // look-up(16) → Successor
 	spaceSecret    = 'c' // client(16) secret(16) → Secret
@@ -95,6 +95,16 @@ func (s *Store) Door(tenant string, lookup ID) (*Door, error) {
 
 // PutDoor adds a door to a batch. version is the time of the newest thing that happened to it, in Unix nanoseconds.
 func (s *Store) PutDoor(b *store.Batch, tenant string, lookup ID, version int64, d *Door) error {
+	var e Ends
+	if err := s.PutDoorWith(b, &e, tenant, lookup, version, d); err != nil {
+		return err
+	}
+	e.Put(b)
+	return nil
+}
+
+// PutDoorWith is PutDoor for one of many doors in a batch; e must be put when all of them are in it.
+func (s *Store) PutDoorWith(b *store.Batch, e *Ends, tenant string, lookup ID, version int64, d *Door) error {
 	k := doorPlace(tenant, lookup)
 	v, err := s.Seal.sealCBOR(k, d)
 	if err != nil {
@@ -109,7 +119,7 @@ func (s *Store) PutDoor(b *store.Batch, tenant string, lookup ID, version int64,
 	}
 	b.Raise(k, uint64(version), v)
 	if indexed != hour { // where it is, it was written with the door that is known
-		b.Put(place(spaceExpiry, tenant, hourKey(hour), lookup[:]), nil)
+		e.add(hashOf(tenant), hour, lookup)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ type Swept struct {
 // inferredLifetime is how long an inferred mark can matter: no record it blocks can be used for longer.
 const inferredLifetime = Lifetime + time.Hour
 
-// sweepStep is how many keys are read or forgotten at a time.
+// sweepStep is how many doors, or other keys, are read or forgotten at a time.
 const sweepStep = 512
 
 // Sweep forgets what is over, of every tenant in the store: buckets of records that have expired, doors that have
@@ -67,7 +67,7 @@ func (s *Store) sweepTenant(ctx context.Context, tenant []byte, now time.Time, o
 		from = append(from, part.space[1:]...)
 		// The version of all these is the time of the last thing that happened to them.
 		before := uint64(now.Add(-part.after).UnixNano())
-		err := s.inSteps(ctx, from, after(from), func(b *store.Batch, key []byte, e store.Entry) error {
+		err := s.inSteps(ctx, from, after(from), sweepStep, func(b *store.Batch, key []byte, e store.Entry) error {
 			if e.Version < before {
 				b.Forget(key, e.Version)
 				*part.count++
@@ -114,8 +114,8 @@ func (s *Store) tenants(ctx context.Context) ([][]byte, error) {
 
 var errStep = errors.New("one step is done")
 
-// inSteps calls f with all of a range and applies after each step what f added to the batch.
-func (s *Store) inSteps(ctx context.Context, from, to []byte, f func(b *store.Batch, key []byte, e store.Entry) error) error {
+// inSteps calls f with all of a range and applies after each step of so many keys what f added to the batch.
+func (s *Store) inSteps(ctx context.Context, from, to []byte, keys int, f func(b *store.Batch, key []byte, e store.Entry) error) error {
 	for {
 		type pair struct {
 			key []byte
@@ -124,7 +124,7 @@ func (s *Store) inSteps(ctx context.Context, from, to []byte, f func(b *store.Ba
 		var step []pair
 		err := s.KV.Scan(ctx, from, to, func(key []byte, e store.Entry) error {
 			step = append(step, pair{bytes.Clone(key), store.Entry{Version: e.Version, Value: bytes.Clone(e.Value)}})
-			if len(step) == sweepStep {
+			if len(step) == keys {
 				return errStep
 			}
 			return nil
@@ -143,7 +143,7 @@ func (s *Store) inSteps(ctx context.Context, from, to []byte, f func(b *store.Ba
 				return err
 			}
 		}
-		if len(step) < sweepStep {
+		if len(step) < keys {
 			return nil
 		}
 		from = append(step[len(step)-1].key, 0)
@@ -170,38 +170,45 @@ func (s *Store) sweepRecords(ctx context.Context, tenant []byte, now time.Time) 
 
 func (s *Store) sweepDoors(ctx context.Context, tenant []byte, now time.Time, count *int) error {
 	from, to := buckets(spaceExpiry, tenant, now)
-	return s.inSteps(ctx, from, to, func(b *store.Batch, key []byte, _ store.Entry) error {
-		lookup := key[len(from):]
-		k := append(append([]byte{spaceDoor}, tenant...), lookup...)
-		e, err := s.KV.Get(k)
-		if errors.Is(err, store.ErrNotFound) {
-			b.Delete(key)
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		var d Door
-		if err := s.Seal.unsealCBOR(k, e.Value, &d); err != nil {
-			// It opens for nobody. It stays until it would be over had it been approved at its last change.
-			d = Door{Approved: int64(e.Version)}
-		}
-		if end := d.Expires(); hourOf(end) >= hourOf(now) {
-			// It was learned again, and has an entry where it ends now; it goes when that hour is over.
-			b.Put(expiryPlace(tenant, end, lookup), nil)
-			b.Delete(key)
-			return nil
+	return s.inSteps(ctx, from, to, sweepStep/endsEntry, func(b *store.Batch, key []byte, e store.Entry) error {
+		for _, lookup := range doorsOf(key, e.Value) {
+			if err := s.sweepDoor(b, tenant, lookup, now, count); err != nil {
+				return err
+			}
 		}
 		b.Delete(key)
-		b.Forget(k, e.Version)
-		s.doors.forget(k, int64(e.Version))
-		*count++
-		if d.Superseded != 0 && !d.Kind.short() && !d.Record.Zero() {
-			// The artifacts that share a record are superseded together.
-			b.Delete(recordKey(tenant, d.Hour, d.Record))
-		}
 		return nil
 	})
+}
+
+// sweepDoor forgets a door that is over, or puts it into the bucket of the hour in which it ends now.
+func (s *Store) sweepDoor(b *store.Batch, tenant, lookup []byte, now time.Time, count *int) error {
+	k := append(append([]byte{spaceDoor}, tenant...), lookup...)
+	e, err := s.KV.Get(k)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var d Door
+	if err := s.Seal.unsealCBOR(k, e.Value, &d); err != nil {
+		// It opens for nobody. It stays until it would be over had it been approved at its last change.
+		d = Door{Approved: int64(e.Version)}
+	}
+	if end := d.Expires(); hourOf(end) >= hourOf(now) {
+		// It was learned again, and has an entry where it ends now; it goes when that hour is over.
+		b.Put(expiryPlace(tenant, end, lookup), nil)
+		return nil
+	}
+	b.Forget(k, e.Version)
+	s.doors.forget(k, int64(e.Version))
+	*count++
+	if d.Superseded != 0 && !d.Kind.short() && !d.Record.Zero() {
+		// The artifacts that share a record are superseded together.
+		b.Delete(recordKey(tenant, d.Hour, d.Record))
+	}
+	return nil
 }
 
 // expiryPlace is where a door is looked at when it may have ended.
