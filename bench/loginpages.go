@@ -37,7 +37,7 @@ func measureP12(ctx context.Context, l *lab) ([]Row, error) {
 	ours, bare := p.ours.addr, p.proxy.addr()
 	pu, pb := p.u.PID(), p.proxy.PID()
 	ss, err := p.interleave(ctx,
-		passed{"login-bare", all(bare), pb, 0}, passed{"login-understudy", all(ours), pu, 0},
+		passed{"login-bare", all(bare), pb, 0}, passed{"login-understudy", all(ours), pu, 0}, passed{"login-rare", all(p.rare.addr()), p.rare.PID(), 0},
 		passed{"signin-bare", page(bare), pb, 0}, passed{"signin-understudy", page(ours), pu, 0},
 		passed{"script-bare", only(bare, scriptPath, scriptSize), pb, 0}, passed{"script-understudy", only(ours, scriptPath, scriptSize), pu, 0},
 		passed{"image-bare", only(bare, imagePath, imageSize), pb, 0}, passed{"image-understudy", only(ours, imagePath, imageSize), pu, 0},
@@ -45,13 +45,13 @@ func measureP12(ctx context.Context, l *lab) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	row := p.row("a login's pages: HTML, script and image", ss[1], ss[0], 1.10)
+	row := p.row("a login's pages: HTML, script and image", ss[1], ss[0], ss[2], 1.10)
 	row.Unit = "µs of CPU a login"
 	part := func(i int) string {
 		return fmt.Sprintf("%.1f and %.1f µs", median(cpus(ss[i+1])), median(cpus(ss[i])))
 	}
 	row.Note += fmt.Sprintf(" The authorization endpoint's page of %d KB, which the gateway has to understand, a script of %d KB and an image of %d KB; %d browsers. Each alone, through understudy and through the bare proxy: the page %s, the script %s, the image %s.",
-		signInSize>>10, scriptSize>>10, imageSize>>10, len(jars), part(2), part(4), part(6))
+		signInSize>>10, scriptSize>>10, imageSize>>10, len(jars), part(3), part(5), part(7))
 	return []Row{row}, nil
 }
 

@@ -5,17 +5,25 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 )
 
 // proxyChild is the peer of P3: httputil.ReverseProxy with nothing around it, tuned as people tune it (keep-alive
-// connections for the whole load, pooled buffers, no compression). It listens on args[0] in front of args[1].
+// connections for the whole load, pooled buffers, no compression). It listens on args[0] in front of args[1]; args[2] is by how much
+// its heap may grow before garbage is collected, in percent.
 func proxyChild(args []string) error {
 	to, err := url.Parse(args[1])
 	if err != nil {
 		return err
 	}
+	growth, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	debug.SetGCPercent(growth)
 	p := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
