@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ type switching struct {
 	codes    map[string][2]string
 	key      *rsa.PrivateKey
 	issuer   string
+	deny     atomic.Bool // whoever asks is refused
 }
 
 func newSwitching(t *testing.T, issuer string) *switching {
@@ -53,7 +55,9 @@ func newSwitching(t *testing.T, issuer string) *switching {
 	answer := func(w http.ResponseWriter, r *http.Request, user string) {
 		q := r.URL.Query()
 		out := url.Values{"state": {q.Get("state")}}
-		if q.Get("response_type") == "code" {
+		if p.deny.Load() {
+			out.Set("error", "access_denied")
+		} else if q.Get("response_type") == "code" {
 			code := rand.Text()
 			p.codes[code] = [2]string{user, q.Get("nonce")}
 			out.Set("code", code)
