@@ -512,11 +512,8 @@ func (s *Service) refusal(b *store.Batch, r *Refused, d *session.Door) error {
 // (invalid_grant), or on the client's secret (invalid_client). What is not known here is not kept.
 func (s *Service) Refused(ctx context.Context, r *Refused) error {
 	var b store.Batch
-	switch r.Error {
-	case "invalid_client", "unauthorized_client":
-		if r.SecretID.Zero() {
-			return nil
-		}
+	switch ofClient := r.Error == "invalid_client" || r.Error == "unauthorized_client"; {
+	case ofClient && !r.SecretID.Zero():
 		if len(r.Once) > 0 { // what was used before is refused for that, and says nothing about the client's key
 			first, err := s.Sessions.KV.Claim(ctx, onceKey(r.Tenant, r.Once), time.Unix(0, r.Until))
 			if err != nil {
@@ -541,6 +538,9 @@ func (s *Service) Refused(ctx context.Context, r *Refused) error {
 		}
 		if err != nil {
 			return err
+		}
+		if ofClient && d.ClientAuth != "none" && d.Kind != session.Application {
+			return nil // who did not prove to be the client says nothing about what it holds
 		}
 		if err := s.refusal(&b, r, d); err != nil {
 			return err

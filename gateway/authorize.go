@@ -46,12 +46,14 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 			Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address,
 		}
 		ask := *v.exchange.Ask()
-		v.begun = &begun{ask: &ask, issuer: v.issuer, request: kept, at: v.began}
+		x := &begun{ask: &ask, issuer: v.issuer, request: kept, at: v.began}
 		switch {
 		case len(r.URL.RawQuery) > maxBegunQuery:
 			g.Counts.Unlearned(v.tenant.Name, "request_too_large")
-		case !g.browsers.begin(g.browserID(v), v.begun):
+		case !g.browsers.begin(g.browserID(v), x):
 			g.Counts.Unlearned(v.tenant.Name, "too_many_begun")
+		default:
+			v.begun = x
 		}
 	}
 }

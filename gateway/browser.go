@@ -119,22 +119,18 @@ func (h holding) after(names []string, reply *http.Response, now time.Time) (out
 	for n, x := range h.values {
 		out.values[n] = x
 	}
-	for _, c := range reply.Cookies() {
-		if !slices.Contains(names, c.Name) {
-			continue
-		}
-		ends := c.Expires
-		if c.MaxAge > 0 {
-			ends = now.Add(time.Duration(c.MaxAge) * time.Second)
-		}
-		if c.Value == "" || c.MaxAge < 0 || !ends.IsZero() && !ends.After(now) {
-			cleared = cleared || out.values[c.Name] != ""
-			delete(out.values, c.Name)
-			continue
-		}
-		out.values[c.Name] = c.Value
-		if !ends.IsZero() && (out.ends.IsZero() || ends.Before(out.ends)) {
-			out.ends = ends
+	for _, line := range reply.Header["Set-Cookie"] {
+		c := readSetCookie(line, now)
+		switch {
+		case !slices.Contains(names, c.name):
+		case c.gone:
+			cleared = cleared || out.values[c.name] != ""
+			delete(out.values, c.name)
+		default:
+			out.values[c.name] = c.value
+			if !c.ends.IsZero() && (out.ends.IsZero() || c.ends.Before(out.ends)) {
+				out.ends = c.ends
+			}
 		}
 	}
 	return out, cleared
@@ -250,15 +246,23 @@ func (v *visit) withoutSession(h http.Header, r *http.Request) {
 }
 
 // browsed reads what a reply of the primary's to a browser shows: the answer to an authorization request, or the end of a
-// session. An error means that the end is not kept, and that the browser must not be told yet.
+// session. An error means that the end is not kept, and that the browser must not be told yet; or errBarred.
 func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp *http.Response) error {
 	t := v.tenant
-	if v.browser == "" {
-		return nil
+	location := ""
+	if resp.StatusCode/100 == 3 {
+		location = resp.Header.Get("Location")
 	}
-	sets, location := len(resp.Header["Set-Cookie"]) > 0, resp.Header.Get("Location")
-	form := resp.StatusCode == http.StatusOK && g.browsers.awaitsForm(g.browserID(v)) && isHTML(resp.Header)
-	if !sets && location == "" && !form {
+	carried := oauth.Carried(location)
+	var page []byte
+	if resp.StatusCode == http.StatusOK && isHTML(resp.Header) && g.mayPost(v, out) {
+		page = g.readPage(v, resp)
+		carried = oauth.CarriedByForm(page)
+	}
+	if g.endedHere(ctx, v, carried) {
+		return errBarred
+	}
+	if v.browser == "" || len(resp.Header["Set-Cookie"]) == 0 && location == "" && page == nil && resp.StatusCode != http.StatusBadRequest {
 		return nil
 	}
 	before := t.holds(out)
@@ -270,14 +274,23 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 			g.c.Log.Error("the end of a browser's session cannot be kept", "tenant", t.Name, "error", err)
 		}
 	}
-	if location != "" && resp.StatusCode/100 == 3 {
+	if location != "" {
 		g.left(v, out, location)
 	}
-	if location != "" && resp.StatusCode/100 == 3 && !g.tie(ctx, v, before, after, resp.StatusCode, location) {
+	x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected {
+		switch {
+		case location != "":
+			return oauth.ReadRedirect(location, ask)
+		case page != nil:
+			return oauth.ReadForm(page, ask)
+		}
+		return nil
+	})
+	switch {
+	case x != nil && !g.given(ctx, v, x, r, before, after, resp.StatusCode):
 		return errBarred
-	}
-	if form && !g.posted(ctx, v, before, after, resp) {
-		return errBarred
+	case x == nil && v.begun != nil && asksPerson(v.begun.ask, resp):
+		g.wantsPerson(ctx, v, v.begun, "interaction_required", before)
 	}
 	return nil
 }

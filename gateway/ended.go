@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"understudy/backup"
@@ -26,12 +27,11 @@ func ends(e flow.Endpoint, status int, h http.Header) bool {
 	case status != http.StatusOK:
 		return false
 	}
-	for _, c := range (&http.Response{Header: h}).Cookies() {
-		if c.MaxAge < 0 || !c.Expires.IsZero() && c.Expires.Year() < 2000 {
-			return true
-		}
-	}
-	return false
+	long := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // over, by any clock
+	return slices.ContainsFunc(h["Set-Cookie"], func(line string) bool {
+		c := readSetCookie(line, long)
+		return c.gone && !c.ends.IsZero()
+	})
 }
 
 // ended keeps durably what a revocation (RFC 7009) or a logout ends, before the client is told. form holds the request's

@@ -3,10 +3,11 @@ package gateway
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"io"
 	"mime"
 	"net/http"
+	"slices"
+	"strings"
 
 	"understudy/flow"
 	"understudy/flow/oauth"
@@ -17,30 +18,54 @@ func isHTML(h http.Header) bool {
 	return err == nil && t == "text/html"
 }
 
-// posted reads a page that may post an authorization response to an application, before the browser has it. It is false where that
-// must not go out.
-func (g *Gateway) posted(ctx context.Context, v *visit, before, after holding, resp *http.Response) bool {
+// mayPost says whether the reply to a request of a browser's may be a page that posts an authorization response to an application.
+func (g *Gateway) mayPost(v *visit, out *http.Request) bool {
+	if v.browser != "" && g.browsers.awaitsForm(g.browserID(v)) {
+		return true
+	}
+	if v.endpoint != flow.Authorization || v.begun != nil {
+		return false
+	}
+	// What was not understood may ask for one.
+	if v.navigation == nil {
+		return out.Method != http.MethodHead
+	}
+	f := v.navigation.Form
+	return v.navigation.FormErr != nil || f.Has("request") || f.Has("request_uri") ||
+		slices.ContainsFunc(f["response_mode"], func(mode string) bool { return strings.Contains(mode, "form_post") })
+}
+
+// readable lets a primary compress a page in no way that is not read here.
+func readable(h http.Header) {
+	encoding := "identity"
+	if strings.Contains(strings.Join(h["Accept-Encoding"], ","), "gzip") {
+		encoding = "gzip"
+	}
+	h.Set("Accept-Encoding", encoding)
+}
+
+// readPage reads a page before the browser has it; nil where it is larger than one that posts a response, or compressed in another way.
+func (g *Gateway) readPage(v *visit, resp *http.Response) []byte {
 	page, err := io.ReadAll(io.LimitReader(resp.Body, oauth.MaxFormPage+1))
 	resp.Body = &begunBody{Reader: io.MultiReader(bytes.NewReader(page), &rest{resp.Body, err}), Closer: resp.Body}
 	if err != nil || len(page) > oauth.MaxFormPage {
-		return true // no such page, or none that the browser has whole
+		return nil
 	}
 	switch resp.Header.Get("Content-Encoding") {
 	case "", "identity":
 	case "gzip":
 		z, err := gzip.NewReader(bytes.NewReader(page))
 		if err != nil {
-			return true
+			return nil
 		}
 		if page, err = io.ReadAll(io.LimitReader(z, oauth.MaxFormPage+1)); err != nil {
-			return true
+			return nil
 		}
 	default:
 		g.Counts.Unlearned(v.tenant.Name, "content_encoding")
-		return true
+		return nil
 	}
-	x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected { return oauth.ReadForm(page, ask) })
-	return g.given(ctx, v, x, r, before, after, resp.StatusCode)
+	return page
 }
 
 // begunBody is a body whose beginning was read.

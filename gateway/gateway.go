@@ -405,6 +405,9 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 		return nil, fmt.Errorf("%w: %d requests in flight", errOurs, v.tenant.InFlight)
 	}
 	release := func() { <-v.tenant.pages }
+	if u.g.mayPost(v, out) {
+		readable(out.Header)
+	}
 	resp, err := v.tenant.transport.RoundTrip(out)
 	if kept := v.stateReply(out, resp, err); kept != nil {
 		release()

@@ -51,6 +51,7 @@ type waiting struct {
 type tied struct {
 	*begun
 	browser string
+	was     session.ID // what the browser held before, where this answer replaced it; zero: it did not
 	after   holding
 	answer  *oauth.Redirected
 	status  int
@@ -316,31 +317,40 @@ func (g *Gateway) browserID(v *visit) session.ID {
 // errBarred is for a reply of the primary's with tokens of a session that was ended here.
 var errBarred = errors.New("the session was ended here")
 
-// tie notes that a redirect answers an authorization request of the browser's. It is false where that must not go out: tokens of
-// a session that was ended here, of which the primary could not have heard (design, law 3).
-func (g *Gateway) tie(ctx context.Context, v *visit, before, after holding, status int, location string) bool {
-	x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected { return oauth.ReadRedirect(location, ask) })
-	return g.given(ctx, v, x, r, before, after, status)
+// endedHere says whether tokens that a reply carries to an application are of a session that was ended here, and of which the primary
+// could not have heard (design, law 3): whoever asked for them, and in whatever way.
+func (g *Gateway) endedHere(ctx context.Context, v *visit, carried []string) bool {
+	for _, token := range carried {
+		tok, err := oauth.ParseJWT(token)
+		if err != nil {
+			continue
+		}
+		client := oauth.ClientOf(tok)
+		if client == "" {
+			client = tok.Claims.Text("aud")
+		}
+		given := session.Object{{Name: "id_token", Value: session.Quote(token)}}
+		for _, is := range v.tenant.meta.issuersOf(v) {
+			if is.ID == tok.Claims.Text("iss") && g.barred(ctx, g.signIn(v.tenant, is, client, given, v.began)) {
+				g.note(v, "refused", "revoked", "revoked_here")
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // given notes an authorization response, which is false where it must not go out.
 func (g *Gateway) given(ctx context.Context, v *visit, x *begun, r *oauth.Redirected, before, after holding, status int) bool {
-	if x != nil && (r.IDToken != "" || r.AccessToken != "") {
-		given := session.Object{{Name: "id_token", Value: session.Quote(r.IDToken)}, {Name: "access_token", Value: session.Quote(r.AccessToken)}}
-		if g.barred(ctx, g.signIn(v.tenant, x.issuer, x.ask.Client.ID, given, v.began)) {
-			g.note(v, "refused", "revoked", "revoked_here")
-			return false
-		}
-	}
-	if x != nil && oauth.AsksNothing(x.ask) && r.Error == "" {
+	if oauth.AsksNothing(x.ask) && r.Error == "" {
 		st, err := g.c.Backup.Standing(ctx, v.tenant.Name, g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, "").Lookup)
 		if err == nil && st.Revoked {
 			g.note(v, "refused", "revoked", "revoked_here")
 			return false
 		}
 	}
-	if x != nil && r.Error != "" {
-		g.wantsPerson(ctx, v, x, r, before)
+	if r.Error != "" {
+		g.wantsPerson(ctx, v, x, r.Error, before)
 		return true
 	}
 	g.answered(v, x, r, before, after, status)
@@ -349,9 +359,6 @@ func (g *Gateway) given(ctx context.Context, v *visit, x *begun, r *oauth.Redire
 
 // answered notes that an authorization request of the browser's was answered.
 func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, after holding, status int) {
-	if x == nil {
-		return
-	}
 	names := v.tenant.SessionCookies
 	if why := r.Unlearned(); why != "" {
 		g.Counts.Unlearned(v.tenant.Name, why)
@@ -362,11 +369,12 @@ func (g *Gateway) answered(v *visit, x *begun, r *oauth.Redirected, before, afte
 		g.missed(v, &tied{begun: x, browser: v.browser}, "no_session_cookie")
 		return
 	}
+	var was session.ArtifactKeys
 	if a, b := after.text(names), before.text(names); b != "" && a != b {
-		was := g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, b)
+		was = g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, b)
 		g.browsers.replaced(g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, a).Lookup, was)
 	}
-	t := &tied{begun: x, browser: v.browser, after: after, answer: r, status: status, received: g.c.Now(), direct: v.endpoint == flow.Authorization}
+	t := &tied{begun: x, browser: v.browser, was: was.Lookup, after: after, answer: r, status: status, received: g.c.Now(), direct: v.endpoint == flow.Authorization}
 	if r.Code == "" {
 		g.learner.add(v.tenant.Name, &lesson{front: t, v: &visit{tenant: v.tenant, issuer: x.issuer, began: v.began}})
 	} else {
@@ -396,14 +404,16 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 	out := *m
 	out.Flow, out.Shape, out.Sealed, out.Replaced, out.Kept, out.Once = "authorization", nil, session.Sealed{}, nil, nil, nil
 	var k *session.BrowserKey
+	var held session.ID // where it was found
 	for ks, more, n := now, true, 0; k == nil && more && n < maxFormer; n++ {
-		if k = g.opened(ctx, v, ks); k == nil {
+		if k, held = g.opened(ctx, v, ks), ks.Lookup; k == nil {
 			ks, more = g.browsers.before(ks.Lookup)
-		} else if ks.Lookup != now.Lookup {
-			out.Replaced = append(out.Replaced, ks.Lookup)
+		} else if held != now.Lookup {
+			out.Replaced = append(out.Replaced, held)
 		}
 	}
-	if sub == "" && k != nil && x.direct && oauth.AsksNothing(x.ask) {
+	// Whose the browser is must show in this very answer: what it held before an earlier one may be somebody else's.
+	if sub == "" && k != nil && x.direct && (held == now.Lookup || held == x.was) && oauth.AsksNothing(x.ask) {
 		var begun int64
 		m, begun = g.asBefore(ctx, v, x, m, k)
 		if begun == 0 {

@@ -2,10 +2,12 @@ package gateway
 
 import (
 	"context"
+	"net/http"
 	"slices"
+	"strings"
 
 	"understudy/backup"
-	"understudy/flow/oauth"
+	"understudy/flow"
 	"understudy/session"
 )
 
@@ -13,15 +15,32 @@ import (
 // somebody else's.
 var demanding = []string{"max_age", "acr_values", "claims", "id_token_hint", "login_hint"}
 
-// wantsPerson keeps that the primary refused to answer without a person (OpenID Connect Core, section 3.1.2.6) what the browser was
-// let in to before: until it approves that again, nobody is let in there in an outage either. Where it said that nobody is signed in,
-// that holds for all that this browser may open.
-func (g *Gateway) wantsPerson(ctx context.Context, v *visit, x *begun, r *oauth.Redirected, before holding) {
-	if !silent(x.ask) || x.ask.Door == nil || slices.ContainsFunc(demanding, func(name string) bool { return x.ask.Params[name] != "" }) {
+// asksPerson says whether a reply to an authorization request is none to the application: a page of the primary's on which somebody is
+// asked something or refused, or the way to one. A page that sets no cookie may be anybody's who stands before a primary that is dead:
+// whoever signs in is told apart by one.
+func asksPerson(ask *flow.Ask, resp *http.Response) bool {
+	if silent(ask) || ask.Unplayable != "" {
+		return false
+	}
+	switch location := resp.Header.Get("Location"); {
+	case resp.StatusCode/100 == 3: // but for an answer that cannot be read
+		return location != "" && !strings.HasPrefix(location, ask.Params["redirect_uri"])
+	case resp.StatusCode == http.StatusOK:
+		return isHTML(resp.Header) && len(resp.Header["Set-Cookie"]) > 0
+	}
+	return resp.StatusCode == http.StatusBadRequest
+}
+
+// wantsPerson keeps that the primary refused what the browser was let in to before, or wants the person first (OpenID Connect Core,
+// section 3.1.2.6; RFC 6749, section 4.1.2.1): until it approves that again, nobody is let in there in an outage either. Where it said
+// that nobody is signed in, that holds for all that this browser may open. What the browser was never let in to shows nothing: an
+// application may have a stricter sign-in of its own.
+func (g *Gateway) wantsPerson(ctx context.Context, v *visit, x *begun, why string, before holding) {
+	if x.ask.Door == nil || slices.ContainsFunc(demanding, func(name string) bool { return x.ask.Params[name] != "" }) {
 		return
 	}
-	switch r.Error {
-	case "login_required", "interaction_required", "consent_required", "account_selection_required":
+	switch why {
+	case "login_required", "interaction_required", "consent_required", "account_selection_required", "access_denied", "unauthorized_client":
 	default:
 		return
 	}
@@ -34,13 +53,6 @@ func (g *Gateway) wantsPerson(ctx context.Context, v *visit, x *begun, r *oauth.
 	if k == nil {
 		return
 	}
-	if r.Error == "login_required" { // of the browser: what an application holds by itself may outlive that
-		m := session.Mark{Of: session.OfDevice, ID: g.c.Seal.Device(v.tenant.Name, x.issuer.ID, k), At: v.began.UnixNano(), Cause: "refused", Told: true}
-		if err := g.c.Backup.Mark(context.WithoutCancel(ctx), v.tenant.Name, m); err != nil {
-			g.c.Log.Error("that the primary wants the person is not kept", "tenant", v.tenant.Name, "error", err)
-		}
-		return
-	}
 	doors := [][]string{x.ask.Door}
 	if x.ask.AnyPort != nil {
 		doors = append(doors, x.ask.AnyPort)
@@ -50,10 +62,16 @@ func (g *Gateway) wantsPerson(ctx context.Context, v *visit, x *begun, r *oauth.
 		if st, err := g.c.Backup.Standing(ctx, v.tenant.Name, at); err == nil && (!st.Known || st.Doubted) {
 			continue
 		}
-		err := g.c.Backup.Refused(context.WithoutCancel(ctx), &backup.Refused{
-			Tenant: v.tenant.Name, Lookup: at, Error: r.Error, Sent: v.began.UnixNano(),
-			Client: g.c.Seal.Pseudonym("client", v.tenant.Name, x.issuer.ID, x.ask.Client.ID),
-		})
+		var err error
+		if why == "login_required" { // of the browser: what an application holds by itself may outlive that
+			m := session.Mark{Of: session.OfDevice, ID: g.c.Seal.Device(v.tenant.Name, x.issuer.ID, k), At: v.began.UnixNano(), Cause: "refused", Told: true}
+			err = g.c.Backup.Mark(context.WithoutCancel(ctx), v.tenant.Name, m)
+		} else {
+			err = g.c.Backup.Refused(context.WithoutCancel(ctx), &backup.Refused{
+				Tenant: v.tenant.Name, Lookup: at, Error: why, Sent: v.began.UnixNano(),
+				Client: g.c.Seal.Pseudonym("client", v.tenant.Name, x.issuer.ID, x.ask.Client.ID),
+			})
+		}
 		if err != nil { // the backup plays no more then
 			g.c.Log.Error("that the primary wants the person is not kept", "tenant", v.tenant.Name, "error", err)
 		}

@@ -28,14 +28,7 @@ func ReadForm(page []byte, ask *flow.Ask) *Redirected {
 				return redirected(ps, ask)
 			}
 		case html.StartTagToken, html.SelfClosingTagToken:
-			name, more := z.TagName()
-			as := map[string]string{}
-			for more {
-				var k, v []byte
-				k, v, more = z.TagAttr()
-				as[string(k)] = string(v)
-			}
-			switch string(name) {
+			switch name, as := tag(z); name {
 			case "form":
 				in = as["action"] == ask.Params["redirect_uri"]
 				ps = nil
