@@ -509,7 +509,8 @@ func (s *Service) refusal(b *store.Batch, r *Refused, d *session.Door) error {
 }
 
 // Refused keeps durably that the primary refused: inferred marks on the grant and what else it said is over
-// (invalid_grant), or on the client's secret (invalid_client). What is not known here is not kept.
+// (invalid_grant), or on the client's secret (invalid_client); of a client that has none, on all that this person holds there. What is
+// not known here is not kept.
 func (s *Service) Refused(ctx context.Context, r *Refused) error {
 	var b store.Batch
 	switch ofClient := r.Error == "invalid_client" || r.Error == "unauthorized_client"; {
@@ -545,7 +546,13 @@ func (s *Service) Refused(ctx context.Context, r *Refused) error {
 		if err := s.refusal(&b, r, d); err != nil {
 			return err
 		}
-		for _, m := range r.Marks(d.Grant, d.Session, d.Subject) {
+		ms := r.Marks(d.Grant, d.Session, d.Subject)
+		if pair := session.Pair(d.Client, d.Subject); ofClient && !pair.Zero() {
+			// The client is refused, whatever this person holds there. Of others it is not said: one holder of a token could have
+			// brought it about.
+			ms = append(ms, session.Mark{Of: session.OfPair, ID: pair, At: r.Sent, Cause: "refused", Told: true})
+		}
+		for _, m := range ms {
 			if err := s.Sessions.PutMark(&b, r.Tenant, m); err != nil {
 				return err
 			}
