@@ -16,7 +16,8 @@ const shadowRate = 2
 // shadow computes, for a share of healthy requests, the backup's answer beside the primary's, and counts by name what
 // differs. Nothing of it is delivered. It must run before the reply is learned: the backup answers from what it knew.
 func (g *Gateway) shadow(ctx context.Context, t *trip, o *outcome) {
-	if !t.st.Known || t.v.flow == nil || t.place != t.lookup || rand.Float64()*100 >= t.v.tenant.Shadow || !t.prove(ctx) || t.ask.Subject != "" && !t.subject() {
+	if !t.st.Known || t.v.flow == nil || t.place != t.lookup || rand.Float64()*100 >= t.v.tenant.Shadow || !t.prove(ctx) || t.ask.Subject != "" && !t.subject() ||
+		t.ask.Client.DPoP && !t.possess() {
 		return
 	}
 	if !t.v.tenant.shadows.Allow() {
