@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"understudy/backup"
@@ -87,7 +89,16 @@ func (t *trip) saysOver(o *outcome) bool {
 	if t.v.endpoint == flow.Introspection {
 		return o.status == http.StatusOK && string(o.object.Get("active")) == "false"
 	}
-	return o.status == http.StatusUnauthorized
+	return o.status == http.StatusUnauthorized && !refusesProof(o.header)
+}
+
+// refusesProof says whether a challenge is about the proof of possession, or the nonce in it (RFC 9449, sections 7.1 and 9): it says
+// nothing of the token.
+func refusesProof(h http.Header) bool {
+	return slices.ContainsFunc(h.Values("WWW-Authenticate"), func(s string) bool {
+		s = strings.ReplaceAll(s, `"`, "")
+		return strings.Contains(s, "error=use_dpop_nonce") || strings.Contains(s, "error=invalid_dpop_proof")
+	})
 }
 
 // tokenOver keeps durably, before the client is told, that the primary said of a token that it is over: to this caller where one
