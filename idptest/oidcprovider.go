@@ -36,6 +36,8 @@ type OIDCProviderOptions struct {
 	// ClientCA is the authority (PEM) of certificates for tls_client_auth, which are read from the header Client-Cert
 	// (RFC 9440).
 	ClientCA string
+	// Nonces are ids of those Clients of whom it demands a nonce in DPoP proofs (RFC 9449, section 8). With any, it gives nonces to all.
+	Nonces []string
 }
 
 // OIDCProvider is a running node-oidc-provider with the users alice and bob (any password), the public clients spa and
@@ -71,6 +73,9 @@ func StartOIDCProvider(ctx context.Context, dir string, o OIDCProviderOptions) (
 	}
 	if o.Clients != nil {
 		c["clients"], c["clientCA"] = o.Clients, o.ClientCA
+	}
+	if o.Nonces != nil {
+		c["nonces"] = o.Nonces
 	}
 	b, err := json.Marshal(c)
 	if err != nil {

@@ -1,9 +1,9 @@
 // A node-oidc-provider whose state survives SIGKILL. Usage: node provider.js CONFIG.json
 //
-// CONFIG is { port, issuer, dir, accessTokens: "opaque" | "jwt", alg, accessTokenSeconds, rotateAll, clockShiftSeconds, clients, clientCA }.
+// CONFIG is { port, issuer, dir, accessTokens: "opaque" | "jwt", alg, accessTokenSeconds, rotateAll, clockShiftSeconds, clients, clientCA, nonces }.
 // With clients, a list of client metadata, it has these too and every feature that they may use is on: pushed and signed requests,
 // JWTs for answers, DPoP, certificates (in the header Client-Cert, RFC 9440, of the authority clientCA), devices, CIBA, client
-// credentials and back-channel logout; a POST to /approve/ID answers a CIBA request for its person. It listens on loopback only. A file dir/disabled/NAME disables an account. It ends when its standard input ends.
+// credentials and back-channel logout; nonces names those of whom a nonce is demanded in their DPoP proofs; a POST to /approve/ID answers a CIBA request for its person. It listens on loopback only. A file dir/disabled/NAME disables an account. It ends when its standard input ends.
 import * as fs from 'node:fs';
 import * as http from 'node:http';
 import * as path from 'node:path';
@@ -135,6 +135,8 @@ const certificate = (ctx) => {
   const value = /^:([A-Za-z0-9+/=]+):$/.exec(ctx.get('client-cert'))?.[1];
   return value && new crypto.X509Certificate(Buffer.from(value, 'base64'));
 };
+// asks is who a request with a proof is from: at UserInfo whoever the token was issued to.
+const asks = (ctx) => ctx.oidc.client?.clientId ?? entries.get(`AccessToken:${ctx.get('authorization').split(' ')[1]}`)?.payload.clientId;
 const every = {
   clientAuthMethods: ['none', 'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'tls_client_auth', 'self_signed_tls_client_auth'],
   issueRefreshToken: (ctx, c) => c.grantTypeAllowed('refresh_token'),
@@ -152,7 +154,13 @@ const every = {
     },
     clientCredentials: { enabled: true },
     deviceFlow: { enabled: true },
-    dPoP: { enabled: true },
+    dPoP: {
+      enabled: true,
+      ...(config.nonces && {
+        nonceSecret: crypto.createHash('sha256').update(cookies[0]).digest(),
+        requireNonce: (ctx) => config.nonces.includes(asks(ctx)),
+      }),
+    },
     jwtIntrospection: { enabled: true },
     jwtResponseModes: { enabled: true },
     jwtUserinfo: { enabled: true },
