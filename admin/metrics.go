@@ -22,6 +22,8 @@ func labels(name string) (names []string, help string) {
 		return []string{"tenant", "flow", "trigger"}, "Requests that the backup answered."
 	case "refused":
 		return []string{"tenant", "flow", "code"}, "Requests that the backup refused."
+	case "demanded":
+		return []string{"tenant", "flow"}, "Requests that are to come again with a nonce in their DPoP proof."
 	case "primary_failures":
 		return []string{"tenant", "endpoint", "rule"}, "Unexpected failures of the primary, by the line of the failure table."
 	case "failed":

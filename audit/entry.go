@@ -20,7 +20,7 @@ type Entry struct {
 	Address         string    `json:"address,omitempty"` // the client's
 	Trigger         string    `json:"trigger,omitempty"` // why the primary's answer was not used: a rule of docs/failures.md
 	TokenIssuerType string    `json:"tokenIssuerType"`   // "backup" or "none"
-	Decision        string    `json:"decision"`          // "issued", "refused", "revoked"
+	Decision        string    `json:"decision"`          // "issued", "refused", "demanded", "revoked"
 	Rule            string    `json:"rule"`              // stable code: of the refusal, or of the policy that let it pass
 	Key             string    `json:"keyId,omitempty"`   // kids of the keys that signed, parted by blanks
 	Approved        time.Time `json:"approved,omitzero"` // when the primary last approved what the answer continues

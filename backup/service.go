@@ -391,6 +391,9 @@ func (s *Service) possession(ctx context.Context, a *attempt) *flow.Refusal {
 	case a.play.Shadow:
 		return nil
 	}
+	if no := s.challenge(a); no != nil { // before anything is used up
+		return no
+	}
 	first, err := s.Sessions.KV.Claim(ctx, onceKey(a.play.Tenant, p.Possessed), time.Unix(0, p.PossessedUntil))
 	switch {
 	case err != nil:
@@ -526,6 +529,9 @@ func (s *Service) audit(a *attempt, no *flow.Refusal, began time.Time) error {
 	}
 	if no != nil {
 		e.TokenIssuerType, e.Decision, e.Rule, e.Key = "none", "refused", no.Code, ""
+		if no.Demands() {
+			e.Decision = "demanded"
+		}
 	}
 	return s.Audit.Write(e)
 }

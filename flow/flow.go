@@ -216,6 +216,8 @@ type Proof struct {
 	PossessedUntil int64  `cbor:"8,keyasint,omitempty"`
 	// Certificate is the x5t#S256 of the client certificate whose key the client has shown to hold (RFC 8705); "": none.
 	Certificate string `cbor:"9,keyasint,omitempty"`
+	// Fresh is set where the proof of possession has a nonce that is good now (RFC 9449, section 8).
+	Fresh bool `cbor:"10,keyasint,omitempty"`
 }
 
 // Permit is what a flow answers from. Only backup makes one, after every check has passed.
@@ -289,6 +291,10 @@ type Refusal struct {
 	// could not be asked.
 	Definite bool `cbor:"3,keyasint"`
 }
+
+// Demands says whether it is no refusal but a demand: that the request comes again, with a nonce of ours in its proof of possession
+// (RFC 9449, section 8).
+func (r *Refusal) Demands() bool { return r.Error == "use_dpop_nonce" }
 
 // NotNow is the refusal of what cannot be answered at the moment and may be asked again.
 func NotNow(code string) *Refusal {

@@ -34,6 +34,10 @@ func (c *Counts) Learned(tenant, flow string)           { c.add("learned", tenan
 func (c *Counts) Unlearned(tenant, reason string)       { c.add("unlearned", tenant, reason) }
 func (c *Counts) Answered(tenant, flow, trigger string) { c.add("answered", tenant, flow, trigger) }
 func (c *Counts) Refused(tenant, flow, code string)     { c.add("refused", tenant, flow, code) }
+
+// Demanded counts requests that are to come again with a nonce.
+func (c *Counts) Demanded(tenant, flow string) { c.add("demanded", tenant, flow) }
+
 func (c *Counts) Rule(tenant, endpoint, rule string) {
 	c.add("primary_failures", tenant, endpoint, rule)
 }

@@ -65,7 +65,7 @@ func (t *trip) excused(probe bool) bool {
 		return false
 	}
 	return t.v.tenant.failing[t.v.endpoint].fails(t.grant, t.v.address, t.g.c.Now()) ||
-		t.monitor.ElsewhereBy(t.grant, t.v.address) || t.g.late.firstDoubt(t.grant)
+		t.monitor.ElsewhereBy(t.grant, t.v.address) || t.firstDoubt()
 }
 
 // unless is the primary's answer to an authorization request, unless that is none: then it is the backup's, or errAway.

@@ -44,6 +44,7 @@ type trip struct {
 	possession *proof.Possession // of the key that the client proved; nil: it did not, or was not asked yet
 	token      *session.Token    // an access token of the primary's that is asked about, verified
 	behalf     *flow.Behalf      // on whose behalf the client asks, verified; nil: on nobody's, or it was not asked yet
+	doubted    bool              // this request took its grant's one doubt
 	owed       string            // where it is kept that the primary has yet to hear of it; "": nowhere
 }
 
@@ -510,7 +511,7 @@ func (t *trip) may(ctx context.Context, origin health.Origin, probe bool) bool {
 	case probe || t.odd() != "":
 		return t.monitor.Suspect(ctx)
 	}
-	return t.monitor.ElsewhereBy(t.grant, t.v.address) || t.g.late.firstDoubt(t.grant) || t.monitor.Suspect(ctx)
+	return t.monitor.ElsewhereBy(t.grant, t.v.address) || t.firstDoubt() || t.monitor.Suspect(ctx)
 }
 
 // answered learns from the primary's answer, keeps a refusal durably, and passes it on.

@@ -79,6 +79,7 @@ type Gateway struct {
 	late     *late
 	browsers *browsers
 	over     *lately // tokens of which the primary said that they are over
+	nonces   *lately // nonces that the primary gave out
 	proxy    *httputil.ReverseProxy
 	pages    *page.Pages
 	Counts   *Counts
@@ -94,7 +95,7 @@ func New(c Config) (*Gateway, error) {
 	g.learner = newLearner(g)
 	g.late = newLate(c.Now)
 	g.browsers = newBrowsers(c.Now)
-	g.over = newLately(time.Minute)
+	g.over, g.nonces = newLately(time.Minute), newLately(givenFor)
 	for _, t := range c.Tenants {
 		t.log = c.Log
 		t.transport = t.newTransport()

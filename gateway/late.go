@@ -177,6 +177,23 @@ func (l *late) firstDoubt(grant string) bool {
 	return true
 }
 
+// firstDoubt takes the grant's one doubt.
+func (t *trip) firstDoubt() bool {
+	first := t.g.late.firstDoubt(t.grant)
+	t.doubted = t.doubted || first
+	return first
+}
+
+// undoubt gives the grant's one doubt back where this request took it and got nothing.
+func (t *trip) undoubt() {
+	if t.doubted {
+		t.g.late.mu.Lock()
+		delete(t.g.late.doubts, t.grant)
+		t.g.late.mu.Unlock()
+		t.doubted = false
+	}
+}
+
 // step moves what is kept of an exchange without a reply. Only refresh tokens have successors.
 func (t *trip) step(ctx context.Context, v session.Successor) {
 	if t.ask.Artifact.Kind != session.RefreshToken {

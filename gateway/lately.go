@@ -36,6 +36,24 @@ func (l *lately) due(id session.ID, now time.Time) bool {
 	return true
 }
 
+// note takes it for done now.
+func (l *lately) note(id session.ID, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.done) >= maxLately {
+		clear(l.done)
+	}
+	l.done[id] = now
+}
+
+// recent says whether it was done a short while ago.
+func (l *lately) recent(id session.ID, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, ok := l.done[id]
+	return ok && now.Sub(at) < l.every
+}
+
 // forget takes it for not done.
 func (l *lately) forget(id session.ID) {
 	l.mu.Lock()

@@ -315,6 +315,7 @@ func (l *learner) message(ctx context.Context, x *lesson, le *flow.Lesson, key s
 			why = unbound
 		}
 	}
+	le.Record.Nonced = t.nonced()
 	if byItself(t.ask.Artifact.Kind) {
 		t.lookup = t.at(t.ask.Artifact)
 		t.place = t.lookup

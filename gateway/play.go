@@ -98,9 +98,16 @@ func (t *trip) playNow(ctx context.Context, trigger string) played {
 		t.g.note(t.v, "refused", no.Code, trigger)
 		return played{t.refuse(no), no}
 	}
-	if no != nil {
+	switch {
+	case no != nil && no.Demands():
+		t.g.Counts.Demanded(p.Tenant, p.Flow)
+		t.undoubt()
+		return played{t.refuse(no), no}
+	case no != nil:
 		t.g.Counts.Refused(p.Tenant, p.Flow, no.Code)
 		return played{t.refuse(no), no}
+	case p.Client.Fresh:
+		t.renew(reply.Header)
 	}
 	t.g.Counts.Answered(p.Tenant, p.Flow, trigger)
 	if reply.Post != nil {
@@ -135,6 +142,7 @@ func (t *trip) message(trigger string) *flow.Play {
 	v, client := t.v, t.proof
 	if p := t.possession; p != nil {
 		client.JKT, client.Possessed, client.PossessedUntil = p.Thumbprint, p.Once.Key, p.Once.Until.UnixNano()
+		client.Fresh = t.fresh()
 	}
 	client.Certificate = v.certificate.asked().Thumbprint
 	return &flow.Play{
@@ -176,6 +184,9 @@ func clip(s string, n int) string { return s[:min(len(s), n)] }
 
 func (t *trip) refuse(no *flow.Refusal) *http.Response {
 	rec := &recorder{h: http.Header{}}
+	if no.Demands() {
+		rec.h.Set("DPoP-Nonce", t.nonce(t.g.c.Now()))
+	}
 	writeRefusal(rec.h, rec, no, t.v.request)
 	return t.reply(rec.status, rec.h, rec.body)
 }

@@ -121,6 +121,10 @@ func writeRefusal(h http.Header, w http.ResponseWriter, no *flow.Refusal, r *flo
 		no = &flow.Refusal{Code: no.Code, Status: http.StatusUnauthorized, Error: "invalid_token"}
 		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	}
+	if r != nil && r.Endpoint == flow.UserInfo && no.Demands() { // RFC 9449, section 9
+		no = &flow.Refusal{Code: no.Code, Status: http.StatusUnauthorized, Error: no.Error}
+		h.Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+	}
 	if no.Status == http.StatusServiceUnavailable && polls(r) {
 		// Who waits for a person goes on waiting; many clients of these grants give up at anything else.
 		no = &flow.Refusal{Code: no.Code, Status: http.StatusBadRequest, Error: "authorization_pending"}
@@ -137,6 +141,9 @@ func writeRefusal(h http.Header, w http.ResponseWriter, no *flow.Refusal, r *flo
 	if r != nil && r.HTTP.Header.Get("Origin") != "" {
 		// A browser must be able to read that it may try again; nothing in it is secret.
 		h.Set("Access-Control-Allow-Origin", "*")
+		if no.Demands() { // a request with a proof was preceded by a preflight, and so is from an origin that was approved
+			h.Set("Access-Control-Expose-Headers", "DPoP-Nonce, WWW-Authenticate")
+		}
 	}
 	w.WriteHeader(no.Status)
 	w.Write(refusalBody(no))

@@ -52,7 +52,9 @@ func (t *trip) send(ctx context.Context, body []byte) (*outcome, *http.Response)
 		out.Body = http.NoBody
 		unrepeatable(out)
 	}
-	return exchange(t.v.tenant.transport, out, t.v.endpoint)
+	o, resp := exchange(t.v.tenant.transport, out, t.v.endpoint)
+	t.gives(o.header)
+	return o, resp
 }
 
 // exchange does one request and reads the whole reply.

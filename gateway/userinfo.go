@@ -58,7 +58,7 @@ func (l *learner) sealUserInfo(ctx context.Context, x *lesson) []sealed {
 		return []sealed{{Learned: m}}
 	}
 	rec := le.Record
-	rec.Client, rec.Subject, rec.Scope = of.Client, of.Subject, of.Scope
+	rec.Client, rec.Subject, rec.Scope, rec.Nonced = of.Client, of.Subject, of.Scope, t.nonced()
 	under := s.UserInfoKeys(v.tenant.Name, v.issuer.ID, key)
 	kept, err := session.Seal(rec, nil, under)
 	if err != nil {
@@ -78,6 +78,8 @@ func (l *learner) unfit(ctx context.Context, x *lesson, le *flow.Lesson, of *ses
 	switch {
 	case le.Unlearned != "":
 		return le.Unlearned
+	case x.t.ask.Client.DPoP && !x.t.possess():
+		return "dpop"
 	case le.Record.UserInfo.Claims.Text("sub") != of.Subject:
 		return "subject_changed" // OpenID Connect Core, section 5.3.4
 	case tok == nil:

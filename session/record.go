@@ -60,6 +60,8 @@ type Record struct {
 	// UserInfo is what the primary said at the UserInfo endpoint (OpenID Connect Core, section 5.3), signed where it has a header;
 	// nil: the record is of a sign-in (see [UserInfoKey]).
 	UserInfo *Token `cbor:"23,keyasint,omitempty"`
+	// Nonced is set where the primary took a DPoP proof with a nonce for it (RFC 9449, sections 8 and 9): another is demanded again.
+	Nonced bool `cbor:"24,keyasint,omitempty"`
 }
 
 // Front are the tokens of an authorization response, without signatures.

@@ -7,10 +7,12 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
+	"strconv"
 	"sync"
 
 	"github.com/fxamacker/cbor/v2"
@@ -91,6 +93,7 @@ var ErrSealed = errors.New("the seal does not open")
 //	sealing key (file outside the data directory)
 //	  ├─ HKDF "pseudonym" ── HMAC ─▶ ID of a subject, session, client, device, and the look-up of an artifact
 //	  ├─ HKDF "seal"      ── XChaCha20-Poly1305 ─▶ doors, marks, habits, successors   (24-byte random nonces: no bound on their number)
+//	  ├─ HKDF "nonce"     ── HMAC ─▶ the DPoP nonce of a window of time
 //	  └─ HKDF "artifact"  ── salt of HKDF(artifact) ─▶ the key of a door ─ AES-256-GCM ─▶ data key ─ AES-256-GCM ─▶ record
 type Sealer struct {
 	id        byte
@@ -98,6 +101,7 @@ type Sealer struct {
 	artifact  []byte
 	secret    *mac
 	look      *mac
+	nonce     *mac
 	outer     cipher.AEAD
 	dec       cbor.DecMode
 }
@@ -132,7 +136,7 @@ func NewSealer(key []byte) (*Sealer, error) {
 	return &Sealer{
 		dec: dec,
 		id:  derive("id")[0], pseudonym: newMAC(derive("pseudonym")), artifact: derive("artifact"),
-		secret: newMAC(derive("secret")), look: newMAC(derive("look")), outer: outer,
+		secret: newMAC(derive("secret")), look: newMAC(derive("look")), nonce: newMAC(derive("nonce")), outer: outer,
 	}, nil
 }
 
@@ -182,6 +186,12 @@ func (s *Sealer) Lookup(k Kind, tenant, issuer, artifact string) (id ID) {
 
 // Look is a keyed check value with which an opaque token of our own is recognised by form.
 func (s *Sealer) Look(text string) []byte { return s.mac(s.look, text) }
+
+// Nonce is the challenge (RFC 9449, section 8) of an issuer's n-th window of time: every node of the deployment makes the same, nothing
+// is kept of it, and nobody else can make it.
+func (s *Sealer) Nonce(tenant, issuer string, n int64) string {
+	return base64.RawURLEncoding.EncodeToString(s.mac(s.nonce, tenant, issuer, strconv.FormatInt(n, 10)))
+}
 
 // ArtifactKey derives the key of a door. secretKey is what [Sealer.SecretKey] made of the client's secret, nil for a
 // public client: a confidential client's door needs both.

@@ -64,7 +64,8 @@ func (x *pushed) Learn(r *flow.Response) *flow.Lesson {
 	if uri == "" {
 		return &flow.Lesson{Unlearned: "reply_not_understood"}
 	}
-	l := &flow.Lesson{Unlearned: x.unlearned, Interactive: true} // the client stands for itself
+	// The client stands for itself, and what comes of the request is for the key that it proved.
+	l := &flow.Lesson{Unlearned: x.unlearned, Interactive: true, DPoP: x.ask.Client.DPoP}
 	l.Record = &session.Record{
 		Format: session.RecordFormat, Tenant: x.r.Tenant, Issuer: x.r.Issuer, Client: x.ask.Client.ID, Grant: Pushed{}.Name(),
 		Facts: session.Facts{Address: x.r.Address, UserAgent: clip(x.r.HTTP.UserAgent(), 256)},
