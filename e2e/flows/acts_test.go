@@ -17,6 +17,14 @@ func everything(k kind) *scene {
 		sc.signIn("code + PKCE + DPoP, refresh token", &app{id: "dpop-" + auth, auth: auth, dpop: true})
 	}
 	sc.service("client credentials + DPoP", &app{id: "dpop-service", auth: "client_secret_basic", dpop: true})
+	if k.nonces {
+		for _, auth := range []string{"none", "private_key_jwt"} {
+			sc.signIn("code + PKCE + DPoP with nonces", &app{id: "nonce-" + auth, auth: auth, dpop: true, nonces: true})
+		}
+		sc.service("client credentials + DPoP with nonces", &app{id: "nonce-service", auth: "private_key_jwt", dpop: true, nonces: true})
+		sc.signIn("PAR + DPoP with nonces", &app{id: "nonce-par", auth: "private_key_jwt", pushed: true, dpop: true, nonces: true})
+		sc.ask("UserInfo + DPoP with nonces", &app{id: "nonce-info", auth: "none", dpop: true, nonces: true}, nil)
+	}
 	sc.signIn("pushed request (PAR)", &app{id: "par", auth: "client_secret_basic", pushed: true})
 	sc.signIn("pushed request (PAR) + DPoP", &app{id: "par-dpop", auth: "private_key_jwt", pushed: true, dpop: true})
 	sc.signIn("signed response (JARM)", &app{id: "jarm", auth: "client_secret_basic", response: "jwt"})

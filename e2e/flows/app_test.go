@@ -30,6 +30,7 @@ type app struct {
 	auth string // its token_endpoint_auth_method
 	// Of its requests: they are pushed (RFC 9126), signed (RFC 9101), and prove possession of a key (RFC 9449).
 	pushed, signed, dpop bool
+	nonces               bool   // the primary demands them in its proofs
 	response             string // "" is a code; else "jwt", "code id_token", "id_token"
 	form                 bool   // the response is posted to it
 	audience             string // another application for which its tokens are meant too

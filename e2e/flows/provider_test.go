@@ -12,9 +12,13 @@ import (
 const api = "https://api.example.test"
 
 func providerKind() kind {
-	return kind{name: "oidc-provider", introspectsByJWT: true, onBehalf: true, start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
+	return kind{name: "oidc-provider", introspectsByJWT: true, onBehalf: true, nonces: true, start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
 		var clients []map[string]any
+		var nonces []string
 		for _, a := range apps {
+			if a.nonces {
+				nonces = append(nonces, a.id)
+			}
 			if a.there {
 				continue
 			}
@@ -25,7 +29,7 @@ func providerKind() kind {
 			clients = append(clients, c)
 		}
 		return idptest.StartOIDCProvider(ctx, dir, idptest.OIDCProviderOptions{
-			Issuer: gateway, AccessTokenLifetime: 5 * time.Minute, Clients: clients, ClientCA: shared.keys.caPEM,
+			Issuer: gateway, AccessTokenLifetime: 5 * time.Minute, Clients: clients, ClientCA: shared.keys.caPEM, Nonces: nonces,
 		})
 	}}
 }

@@ -44,6 +44,8 @@ type kind struct {
 	onBehalf bool
 	// introspectsByJWT: it answers in the media type of RFC 9701, for which the library asks; Keycloak has one of its own.
 	introspectsByJWT bool
+	// nonces: it demands them in DPoP proofs, of whom it is told to.
+	nonces bool
 	// forgets: who waits for a person must begin anew after its death.
 	forgets bool
 	start   func(ctx context.Context, dir, gateway string, apps []*app) (primary, error)
