@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -25,16 +27,27 @@ func (g *Gateway) wholeRequest(ctx context.Context, v *visit, r *flow.Request) {
 		}
 		r.Form, r.Pushed = form, true
 	}
-	object := r.Form.Get("request")
+	if object := r.Form["request"]; len(object) == 1 && object[0] != "" {
+		beside := maps.Clone(r.Form)
+		delete(beside, "request")
+		if form, err := g.signedForm(v, client, object[0], beside); err == nil {
+			r.Form, r.Signed = form, true
+		}
+	}
+}
+
+// signedForm is what a request object says that its client signed; what stands beside it in the query must say the same. It fails for
+// one that is not the client's, or is not for now.
+func (g *Gateway) signedForm(v *visit, client, object string, beside url.Values) (url.Values, error) {
 	keys := v.tenant.keysOf(client)
-	if object == "" || keys == nil || len(r.Form["request"]) > 1 {
-		return
+	if keys == nil {
+		return nil, errors.New("the client's keys are not known")
 	}
 	o, err := proof.RequestObjects{
 		Issuer: v.issuer.ID, Client: client, Algs: v.issuer.object.Texts("request_object_signing_alg_values_supported"), Audiences: v.issuer.names(),
 	}.Verify(object, keys, g.c.Now())
 	if err != nil {
-		return
+		return nil, err
 	}
 	form := url.Values{"client_id": {client}}
 	for _, p := range o.Parameters {
@@ -42,12 +55,12 @@ func (g *Gateway) wholeRequest(ctx context.Context, v *visit, r *flow.Request) {
 			form.Add(p.Name, p.Value)
 		}
 	}
-	for name, vs := range r.Form { // what stands beside it counts for some primaries: it must say the same
-		if name != "request" && name != "client_id" && !slices.Equal(vs, form[name]) {
-			return
+	for name, vs := range beside { // it counts for some primaries
+		if !slices.Equal(vs, form[name]) {
+			return nil, errors.New("what stands beside it is not in it")
 		}
 	}
-	r.Form, r.Signed = form, true
+	return form, nil
 }
 
 // pushedForm is a request that was pushed, or nil.
