@@ -99,6 +99,8 @@ func Reason(code string) (text, mend string) {
 		{"content_encoding", "the page that posts the answer is compressed in a way that is not read", "let the primary use gzip or none"},
 		{"no_refresh_token", "there is no refresh token, so nothing that could be renewed", "ask for one (offline_access), or let the browser ask again with prompt=none"},
 		{"request_object", "uses request objects that cannot be read here: encrypted to the primary, or signed by keys that are not known", "sign them, and set `clients: [{id, jwks_file}]`"},
+		{"request_uri", "asks with a request_uri that was not pushed here a moment ago, or at which nothing is read: it is not registered here, does not answer, or has no object that the client signed for now", "set `clients: [{id, jwks_file, request_uris}]`"},
+		{"request_object_unproven", "the primary's answer does not show that it read the same request object: no state in it, another nonce, or a token whose scope nobody says", "a state and a nonce in each request object; let the primary say the scope"},
 		{"response_type", "uses a response_type that is not known", "use code"},
 		{"response_mode", "uses a response_mode that is not read here", "use query or form_post"},
 		{"response_audience", "the JWT of the authorization response (JARM) is for somebody else", "report its shape"},

@@ -226,6 +226,12 @@ type Client struct {
 	// followed. The last good answer is kept in the data directory, for when neither the client nor the primary is there.
 	JWKSURI string `yaml:"jwks_uri"`
 
+	// URLs of its signed request objects (RFC 9101), where it asks with a `request_uri`: `https`, or `http` on loopback, as the
+	// primary knows them, without a fragment. One that ends in `/*` stands for every name of letters, digits, `.`, `_`, `~` and `-`
+	// there. Nothing is fetched from any other place. This gateway reads each object too, perhaps before the primary does: it must be
+	// there for both. Its keys must be known. Default: its requests by reference are not protected.
+	RequestURIs []string `yaml:"request_uris"`
+
 	// File with its secret, where it signs its assertions with that: a client that proves itself with `client_secret_jwt` is not
 	// protected without. One line break at the end is no part of it; readable only by this program.
 	SecretFile string `yaml:"secret_file"`

@@ -62,8 +62,8 @@ type Request struct {
 	Endpoint Endpoint
 	Address  string // the client's, honest
 	// Pushed is set where an authorization request was pushed by its client (RFC 9126), Signed where its client signed it (RFC
-	// 9101): Form is what it said there.
-	Pushed, Signed bool
+	// 9101): Form is what it said there. Referenced is set beside Signed where that lay at a URL (RFC 9101, section 5.2).
+	Pushed, Signed, Referenced bool
 	// Certificate came with the request; zero: none did.
 	Certificate Certificate
 }

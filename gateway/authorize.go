@@ -24,29 +24,25 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	q := r.URL.Query()
 	v.navigation = &flow.Request{HTTP: r, Form: q, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address}
 	g.wholeRequest(r.Context(), v, v.navigation)
-	for _, f := range g.c.Flows {
-		if f.Endpoint() != flow.Authorization {
-			continue
-		}
-		if x := f.Match(v.navigation); x != nil {
-			v.flow, v.exchange = f, x
-			break
-		}
-	}
-	if v.exchange == nil {
+	if v.flow, v.exchange = g.navigation(v.navigation); v.exchange == nil {
 		return
 	}
 	v.id = requestID()
 	v.nameBrowser()
-	g.puzzled(v)
-	if v.browser != "" && v.exchange.Ask().Door != nil {
+	if v.reference = g.refer(v, v.navigation); v.reference == nil {
+		g.puzzled(v, v.exchange.Ask())
+	}
+	if v.browser != "" && (v.exchange.Ask().Door != nil || v.reference != nil) {
 		// The request itself may be large, and a person may take an hour.
 		kept := &flow.Request{
 			HTTP:   &http.Request{Header: http.Header{"User-Agent": {clip(strings.Clone(r.UserAgent()), 256)}}},
 			Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address,
 		}
-		ask := *v.exchange.Ask()
-		x := &begun{ask: &ask, issuer: v.issuer, request: kept, at: v.began}
+		x := &begun{issuer: v.issuer, request: kept, at: v.began}
+		if kept.Referenced = v.reference != nil; !kept.Referenced {
+			ask := *v.exchange.Ask()
+			x.ask = &ask
+		}
 		switch {
 		case len(r.URL.RawQuery) > maxBegunQuery:
 			g.Counts.Unlearned(v.tenant.Name, "request_too_large")
@@ -56,6 +52,23 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 			v.begun = x
 		}
 	}
+	if v.reference != nil {
+		g.late.wg.Add(1)
+		go g.dereference(v, v.reference)
+	}
+}
+
+// navigation finds the flow of an authorization request.
+func (g *Gateway) navigation(r *flow.Request) (flow.Flow, flow.Exchange) {
+	for _, f := range g.c.Flows {
+		if f.Endpoint() != flow.Authorization {
+			continue
+		}
+		if x := f.Match(r); x != nil {
+			return f, x
+		}
+	}
+	return nil, nil
 }
 
 // maxBegunQuery bounds what is remembered of one request.
@@ -73,6 +86,7 @@ func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error)
 		return nil, errOwn
 	}
 	if !t.monitor.Serving(hashOf(v.browser)) {
+		t.dereference(ctx)
 		if resp := t.silently(ctx, "breaker"); resp != nil {
 			return resp, nil
 		}
@@ -81,7 +95,7 @@ func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error)
 	if dark && silent(t.ask) {
 		return nil, errAway
 	}
-	if !dark && !t.mayHold() && !silent(t.ask) { // only the primary can answer, and it has the time that the client has
+	if !dark && v.reference == nil && !t.mayHold() && !silent(t.ask) { // only the primary can answer, and it has the time that the client has
 		resp, err := u.pass(out, v)
 		return t.unless(ctx, resp, err)
 	}
@@ -92,8 +106,9 @@ func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error)
 		err  error
 	}
 	done := make(chan result, 1)
+	asked := *v // what this one asks for may be known only while the primary is asked
 	go func() {
-		resp, err := u.pass(out.WithContext(up), v)
+		resp, err := u.pass(out.WithContext(up), &asked)
 		done <- result{resp, err}
 	}()
 	leave := func() { // nobody waits for the primary any more
@@ -121,11 +136,15 @@ func (u upstream) authorize(out *http.Request, v *visit) (*http.Response, error)
 			leave()
 			return nil, ctx.Err()
 		case <-deadline.C:
+			if !v.reference.awaited() {
+				t.dereference(ctx)
+			}
 			if !dark && !(silent(t.ask) || t.holdsRecord(ctx)) || !t.doubts(ctx, false) {
 				continue
 			}
 		case <-opened:
 			opened, trigger, dark = nil, "breaker", true
+			t.dereference(ctx)
 			deadline.Reset(t.monitor.Deadline())
 		}
 		if resp := t.silently(ctx, trigger); resp != nil {

@@ -277,7 +277,7 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 	if location != "" {
 		g.left(v, out, location)
 	}
-	x, r := g.browsers.match(g.browserID(v), func(ask *flow.Ask) *oauth.Redirected {
+	read := func(ask *flow.Ask) *oauth.Redirected {
 		switch {
 		case location != "":
 			return oauth.ReadRedirect(location, ask)
@@ -285,12 +285,27 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 			return oauth.ReadForm(page, ask)
 		}
 		return nil
-	})
+	}
+	x, r := g.browsers.match(g.browserID(v), read)
 	switch {
 	case x != nil && !g.given(ctx, v, x, r, before, after, resp.StatusCode):
 		return errBarred
-	case x == nil && v.begun != nil && asksPerson(v.begun.ask, resp):
-		g.wantsPerson(ctx, v, v.begun, "interaction_required", before)
+	case x != nil || v.begun == nil:
+	case !v.reference.awaited():
+		g.unanswered(ctx, v, resp, before)
+	default:
+		was := &http.Response{StatusCode: resp.StatusCode, Header: resp.Header.Clone()} // the reply goes on its way
+		g.late.wg.Add(1)
+		go func() { // what was asked is not known yet, and the person waits for nothing
+			defer g.late.wg.Done()
+			<-v.reference.here
+			ctx := context.WithoutCancel(ctx)
+			if x, r := g.browsers.match(g.browserID(v), read); x != nil {
+				g.given(ctx, v, x, r, before, after, was.StatusCode)
+			} else {
+				g.unanswered(ctx, v, was, before)
+			}
+		}()
 	}
 	return nil
 }

@@ -42,16 +42,31 @@ type fetchedKeys struct {
 }
 
 // CheckKeyURI says what is wrong with a jwks_uri: keys that anybody between could replace prove nothing.
-func CheckKeyURI(s string) error {
+func CheckKeyURI(s string) error { return checkClientURL(s, "keys are") }
+
+// checkClientURL says what is wrong with a URL at a client's host from which something is fetched.
+func checkClientURL(s, what string) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
-		return fmt.Errorf("%.64q is no URL of a key set", s)
+		return fmt.Errorf("%.64q is no URL from which %s fetched", s, what)
 	}
 	a, err := netip.ParseAddr(u.Hostname())
 	if u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !a.IsLoopback()) {
-		return errors.New("keys are fetched by https, or by http on loopback: whoever is between could replace them")
+		return fmt.Errorf("%s fetched by https, or by http on loopback: whoever is between could replace them", what)
 	}
 	return nil
+}
+
+// clientFetcher fetches from a client's host: it goes where it is sent and no further, and not for long. idle is how long a connection
+// is kept for the next; 0: not at all.
+func clientFetcher(idle time.Duration) *http.Client {
+	return &http.Client{
+		Timeout:       keysDeadline,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext: (&net.Dialer{Timeout: keysDeadline}).DialContext, DisableKeepAlives: idle == 0, IdleConnTimeout: idle, MaxResponseHeaderBytes: 16 << 10,
+		},
+	}
 }
 
 // openFetchedKeys reads what is on disk of each client's keys.
@@ -67,13 +82,7 @@ func openFetchedKeys(dir string, uris map[string]string, c Config) (map[string]*
 		f := &fetchedKeys{
 			// Another URI is another set.
 			uri: uri, file: filepath.Join(dir, fmt.Sprintf("%x.json", sha256.Sum256([]byte(client+"\x00"+uri)))), now: c.Now, log: c.Log.With("client", client),
-			http: &http.Client{
-				Timeout:       keysDeadline,
-				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-				Transport: &http.Transport{
-					DialContext: (&net.Dialer{Timeout: keysDeadline}).DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10,
-				},
-			},
+			http: clientFetcher(0),
 		}
 		switch b, err := os.ReadFile(f.file); {
 		case errors.Is(err, os.ErrNotExist):

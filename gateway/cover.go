@@ -160,8 +160,8 @@ func (g *Gateway) person(v *visit, o *outcome) session.ID {
 }
 
 // puzzled notes why an authorization request is not understood.
-func (g *Gateway) puzzled(v *visit) {
-	if ask := v.exchange.Ask(); ask.Door == nil && g.c.Coverage != nil {
+func (g *Gateway) puzzled(v *visit, ask *flow.Ask) {
+	if ask.Door == nil && g.c.Coverage != nil {
 		g.c.Coverage.Note(v.tenant.Name, v.issuer.ID, ask.Client.ID, ask.Unplayable)
 	}
 }

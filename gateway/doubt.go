@@ -71,6 +71,9 @@ func (t *trip) excused(probe bool) bool {
 // unless is the primary's answer to an authorization request, unless that is none: then it is the backup's, or errAway.
 func (t *trip) unless(ctx context.Context, resp *http.Response, err error) (*http.Response, error) {
 	rule := pageRule(t.g.rules, resp, err)
+	if rule != nil && rule.Origin != health.Ours || !t.v.reference.awaited() {
+		t.dereference(ctx)
+	}
 	if rule == nil && err == nil && t.noPage(resp) && t.holdsRecord(ctx) {
 		rule = named(t.g.rules, "wrong_content")
 	}

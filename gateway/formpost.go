@@ -23,10 +23,10 @@ func (g *Gateway) mayPost(v *visit, out *http.Request) bool {
 	if v.browser != "" && g.browsers.awaitsForm(g.browserID(v)) {
 		return true
 	}
-	if v.endpoint != flow.Authorization || v.begun != nil {
+	if v.endpoint != flow.Authorization || v.begun != nil && v.reference == nil {
 		return false
 	}
-	// What was not understood may ask for one.
+	// What was not understood, or is not here yet, may ask for one.
 	if v.navigation == nil {
 		return out.Method != http.MethodHead
 	}

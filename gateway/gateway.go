@@ -127,6 +127,9 @@ func New(c Config) (*Gateway, error) {
 		if t.fetched, err = openFetchedKeys(filepath.Join(c.DataDir, "metadata", "clientkeys", url.PathEscape(t.Name)), t.ClientKeyURIs, c); err != nil {
 			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
 		}
+		if t.references, err = newReferences(t.RequestURIs); err != nil {
+			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
+		}
 		hc := t.Health
 		hc.Now, hc.Probe = c.Now, t.probe
 		token := health.New(hc)
@@ -213,7 +216,8 @@ type visit struct {
 	own     bool   // it presents something that the backup made: only that can answer
 	// navigation is an authorization request, whose body is not read.
 	navigation *flow.Request
-	told       []string // relying parties that are told of a logout, and those that are not
+	reference  *reference // where that lies, until it is known what it asks for
+	told       []string   // relying parties that are told of a logout, and those that are not
 	untold     []string
 	begun      *begun // it, as it waits for its answer; nil: it does not
 }

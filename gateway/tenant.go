@@ -45,6 +45,8 @@ type Tenant struct {
 	ClientKeys map[string]*proof.ClientKeys
 	// ClientKeyURIs are the URLs where clients have their keys instead (jwks_uri), by client_id.
 	ClientKeyURIs map[string]string
+	// RequestURIs are where clients have their request objects (RFC 9101, section 5.2), by client_id; see [CheckRequestURI].
+	RequestURIs map[string][]string
 	// ClientSecrets are the secrets with which clients sign their assertions (client_secret_jwt), by client_id.
 	ClientSecrets map[string]proof.Secret
 	// Certificates says where client certificates come from and where they go to; nil: they are not taken.
@@ -70,6 +72,7 @@ type Tenant struct {
 	states      *statePages
 	undelivered *undelivered
 	fetched     map[string]*fetchedKeys // by client_id
+	references  map[string]*references  // by client_id
 	monitors    map[flow.Endpoint]*health.Monitor
 	failing     map[flow.Endpoint]*failing
 	pages       chan struct{} // requests in flight that are passed through

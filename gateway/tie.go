@@ -34,7 +34,7 @@ type browsers struct {
 
 // begun is an authorization request that was not answered yet.
 type begun struct {
-	ask     *flow.Ask
+	ask     *flow.Ask // nil: it lies at a URL and is not here yet
 	issuer  *issuer
 	request *flow.Request
 	at      time.Time
@@ -146,9 +146,19 @@ func (b *browsers) begin(id session.ID, x *begun) bool {
 	if len(w.requests) >= maxBegun {
 		w.requests = w.requests[1:]
 	}
-	w.form = w.form || oauth.ByForm(x.ask)
+	w.form = w.form || x.ask != nil && oauth.ByForm(x.ask)
 	w.requests = append(w.requests[:len(w.requests):len(w.requests)], x)
 	return true
+}
+
+// asks notes what a request asks for that lay at a URL.
+func (b *browsers) asks(id session.ID, x *begun, ask *flow.Ask) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	x.ask = ask
+	if w := b.begun[id]; w != nil && slices.Contains(w.requests, x) {
+		w.form = w.form || oauth.ByForm(ask)
+	}
 }
 
 // dropped forgets one request, which is answered otherwise.
@@ -187,7 +197,10 @@ func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) 
 	var left []*begun
 	same := true
 	for _, x := range w.requests {
-		r := read(x.ask)
+		var r *oauth.Redirected
+		if x.ask != nil {
+			r = read(x.ask)
+		}
 		if r == nil {
 			left = append(left, x)
 			continue
@@ -391,7 +404,8 @@ const maxFormer = 8
 
 // redeemedBy says whether a redemption is that of the code: else the primary takes care of itself, and it is tied to nothing.
 func (x *tied) redeemedBy(t *trip) bool {
-	return x.ask.Client.ID == t.ask.Client.ID && x.ask.Params["redirect_uri"] == t.ask.Params["redirect_uri"] && x.issuer.ID == t.v.issuer.ID
+	return x.ask.Client.ID == t.ask.Client.ID && x.ask.Params["redirect_uri"] == t.ask.Params["redirect_uri"] && x.issuer.ID == t.v.issuer.ID &&
+		(!x.request.Referenced || oauth.Verifies(x.ask.Params, t.ask.Params["code_verifier"]))
 }
 
 // learned makes of what was approved the message about the browser that it came of; nil where there is none. m is the message
@@ -480,6 +494,9 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 	}
 	if out.Unlearned == "" {
 		rec.SignedResponse, out.Unlearned = x.signed(ctx, l, v)
+	}
+	if out.Unlearned == "" && x.request.Referenced {
+		rec.Scope, out.Unlearned = x.read(&rec)
 	}
 	if s := rec.SignedResponse; s != nil {
 		out.Signs = map[string]string{flow.ClassAuthorizationResponse: s.Token.Header.Text("alg")}

@@ -15,6 +15,13 @@ import (
 // somebody else's.
 var demanding = []string{"max_age", "acr_values", "claims", "id_token_hint", "login_hint"}
 
+// unanswered keeps of a reply to an authorization request, which is no answer to it, that the primary wants the person.
+func (g *Gateway) unanswered(ctx context.Context, v *visit, resp *http.Response, before holding) {
+	if ask := v.begun.ask; ask != nil && asksPerson(ask, resp) {
+		g.wantsPerson(ctx, v, v.begun, "interaction_required", before)
+	}
+}
+
 // asksPerson says whether a reply to an authorization request is none to the application: a page of the primary's on which somebody is
 // asked something or refused, or the way to one. A page that sets no cookie may be anybody's who stands before a primary that is dead:
 // whoever signs in is told apart by one.

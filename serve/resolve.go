@@ -113,6 +113,7 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 // clientKeys reads the registered keys of clients, and returns the files' contents.
 func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant) (files []byte, err error) {
 	t.ClientKeys, t.ClientSecrets, t.ClientKeyURIs = map[string]*proof.ClientKeys{}, map[string]proof.Secret{}, map[string]string{}
+	t.RequestURIs = map[string][]string{}
 	seen := map[string]bool{}
 	t.Logouts = map[string]gateway.Logout{}
 	for i, client := range c.Clients {
@@ -136,6 +137,14 @@ func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant
 			return nil, s.Problem(at+".jwks_file", "nothing is known of it: give its public keys as a JWK Set (or jwks_uri, secret_file, or a logout URI)")
 		case client.JWKSFile != "" && client.JWKSURI != "":
 			return nil, s.Problem(at+".jwks_uri", "the client has jwks_file too: remove one of the two")
+		case len(client.RequestURIs) > 0 && client.JWKSFile == "" && client.JWKSURI == "":
+			return nil, s.Problem(at+".request_uris", "nobody could tell that the client signed what is there: give jwks_file or jwks_uri")
+		}
+		for j, uri := range client.RequestURIs {
+			if err := gateway.CheckRequestURI(uri); err != nil {
+				return nil, s.Problem(fmt.Sprintf("%s.request_uris[%d]", at, j), "%s", err)
+			}
+			t.RequestURIs[client.ID] = append(t.RequestURIs[client.ID], uri)
 		}
 		if client.SecretFile != "" {
 			b, err := os.ReadFile(client.SecretFile)

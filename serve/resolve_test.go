@@ -28,10 +28,14 @@ func TestResolveClients(t *testing.T) {
 		"on loopback":                    {"{id: a, jwks_uri: \"http://127.0.0.1:1/jwks\"}", ""},
 		"for everybody between to write": {"{id: a, jwks_uri: \"http://a.example/jwks\"}", "clients[0].jwks_uri: keys are fetched by https"},
 		"a name that begins as loopback": {"{id: a, jwks_uri: \"http://127.0.0.1.example/jwks\"}", "fetched by https"},
-		"with a user":                    {"{id: a, jwks_uri: \"https://u@a.example/jwks\"}", "is no URL of a key set"},
-		"a file":                         {"{id: a, jwks_uri: \"file:///etc/jwks\"}", "is no URL of a key set"},
+		"with a user":                    {"{id: a, jwks_uri: \"https://u@a.example/jwks\"}", "is no URL from which keys are fetched"},
+		"a file":                         {"{id: a, jwks_uri: \"file:///etc/jwks\"}", "is no URL from which keys are fetched"},
 		"keys in two places":             {"{id: a, jwks_uri: \"https://a.example/\", jwks_file: x}", "has jwks_file too"},
 		"nothing":                        {"{id: a}", "nothing is known of it"},
+		"requests at a URL":              {"{id: a, jwks_uri: \"https://a.example/jwks\", request_uris: [\"https://a.example/r\", \"https://a.example/o/*\"]}", ""},
+		"requests that nobody can read":  {"{id: a, secret_file: " + long + ", request_uris: [\"https://a.example/r\"]}", "clients[0].request_uris: nobody could tell"},
+		"requests for everybody to read": {"{id: a, jwks_uri: \"https://a.example/jwks\", request_uris: [\"https://a.example/r\", \"http://a.example/r\"]}", "clients[0].request_uris[1]: request objects are fetched by https"},
+		"requests anywhere":              {"{id: a, jwks_uri: \"https://a.example/jwks\", request_uris: [\"https://a.example*\"]}", "has a * that is not the last part of its path"},
 		"a client twice":                 {"{id: a, secret_file: " + long + "}, {id: a, jwks_uri: \"https://a.example/\"}", "stands here twice"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -44,6 +48,8 @@ func TestResolveClients(t *testing.T) {
 			switch {
 			case c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 				t.Errorf("got  %v\nwant %q", err, c.want)
+			case name == "requests at a URL" && len(o.Tenants[0].RequestURIs["a"]) != 2:
+				t.Errorf("%v", o.Tenants[0].RequestURIs)
 			case name == "a secret" && len(o.Tenants[0].ClientSecrets["a"]) != 32:
 				t.Error("the line break is part of the secret, or there is none")
 			}

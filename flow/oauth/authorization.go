@@ -124,7 +124,9 @@ func (x *authorization) unlearned() string {
 		return "ambiguous_parameters"
 	case f.Get("client_id") == "":
 		return "no_client"
-	case f.Has("request") || f.Has("request_uri"):
+	case f.Has("request_uri"):
+		return "request_uri"
+	case f.Has("request"):
 		return "request_object"
 	case !responseTypes[f.Get("response_type")]:
 		return "response_type"
@@ -185,6 +187,9 @@ func (x *authorization) door(redirectURI string) []string {
 	}
 	if x.r.Signed {
 		rest = append(rest, "signed")
+	}
+	if x.r.Referenced {
+		rest = append(rest, "referenced")
 	}
 	if f.Get("dpop_jkt") != "" { // nor what it must bind to a key by one that binds nothing
 		rest = append(rest, "bound")

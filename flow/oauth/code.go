@@ -40,7 +40,7 @@ func (Code) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	if p.Bound["redirect_uri"] != p.Play.Params["redirect_uri"] {
 		return nil, flow.No("redirect_uri_mismatch", http.StatusBadRequest, "invalid_grant")
 	}
-	if !verifies(p.Bound, p.Play.Params["code_verifier"]) {
+	if !Verifies(p.Bound, p.Play.Params["code_verifier"]) {
 		return nil, flow.No("pkce_mismatch", http.StatusBadRequest, "invalid_grant")
 	}
 	if key := p.Bound["dpop_jkt"]; key != "" && key != p.Play.Client.JKT { // RFC 9449, section 10
@@ -55,9 +55,9 @@ func (Code) Answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	return redeemed(p)
 }
 
-// verifies checks the proof key (RFC 7636, section 4.6). A verifier without a challenge is refused too: somebody took the
-// challenge away (RFC 9700, section 2.1.1).
-func verifies(bound map[string]string, verifier string) bool {
+// Verifies checks the proof key of a code (RFC 7636, section 4.6) against the parameters of the request that it came of. A verifier
+// without a challenge is refused too: somebody took the challenge away (RFC 9700, section 2.1.1).
+func Verifies(bound map[string]string, verifier string) bool {
 	challenge, ok := bound["code_challenge"]
 	switch {
 	case !ok:
