@@ -29,6 +29,9 @@ func everything(k kind) *scene {
 	sc.signIn("pushed request (PAR) + DPoP", &app{id: "par-dpop", auth: "private_key_jwt", pushed: true, dpop: true})
 	sc.signIn("signed response (JARM)", &app{id: "jarm", auth: "client_secret_basic", response: "jwt"})
 	sc.signIn("signed request (JAR)", &app{id: "jar", auth: "private_key_jwt", signed: true})
+	if k.fetches {
+		sc.signIn("signed request by reference (JAR)", &app{id: "jar-uri", auth: "private_key_jwt", signed: true, referenced: true})
+	}
 	sc.signIn("pushed, signed request", &app{id: "par-jar", auth: "private_key_jwt", pushed: true, signed: true})
 	sc.signIn("hybrid code id_token", &app{id: "hybrid", auth: "client_secret_basic", response: "code id_token"})
 	sc.signIn("hybrid code id_token by form_post", &app{id: "hybrid-form", auth: "client_secret_post", response: "code id_token", form: true})

@@ -28,21 +28,23 @@ func (a *app) redirect() string {
 type app struct {
 	id   string
 	auth string // its token_endpoint_auth_method
-	// Of its requests: they are pushed (RFC 9126), signed (RFC 9101), and prove possession of a key (RFC 9449).
-	pushed, signed, dpop bool
-	nonces               bool   // the primary demands them in its proofs
-	response             string // "" is a code; else "jwt", "code id_token", "id_token"
-	form                 bool   // the response is posted to it
-	audience             string // another application for which its tokens are meant too
-	grants               []string
-	resource             string // it asks for this one (RFC 8707)
-	back                 string // where it is told of logouts
-	jwtInfo              bool   // UserInfo and introspection answer it with JWTs
-	there                bool   // the primary has it already, with the secret "ID-secret"
+	// Of its requests: they are pushed (RFC 9126), signed (RFC 9101), lie at its own host (RFC 9101, section 5.2), and prove possession
+	// of a key (RFC 9449).
+	pushed, signed, referenced, dpop bool
+	nonces                           bool   // the primary demands them in its proofs
+	response                         string // "" is a code; else "jwt", "code id_token", "id_token"
+	form                             bool   // the response is posted to it
+	audience                         string // another application for which its tokens are meant too
+	grants                           []string
+	resource                         string // it asks for this one (RFC 8707)
+	back                             string // where it is told of logouts
+	jwtInfo                          bool   // UserInfo and introspection answer it with JWTs
+	there                            bool   // the primary has it already, with the secret "ID-secret"
 
-	secret string
-	cert   *certificate
-	s      *stage
+	secret  string
+	cert    *certificate
+	objects int // port at which its requests lie; 0: it sends them
+	s       *stage
 }
 
 // Grant types by their names in OAuth 2.0.
@@ -60,6 +62,9 @@ const (
 // byCertificate says whether it authenticates with one; then its tokens are bound to it (RFC 8705).
 func (a *app) byCertificate() bool { return strings.HasSuffix(a.auth, "tls_client_auth") }
 
+// lies is where its request objects are, as it registers that.
+func (a *app) lies() string { return fmt.Sprintf("http://127.0.0.1:%d/objects/*", a.objects) }
+
 func (a *app) signs() bool { return a.signed || a.auth == "private_key_jwt" }
 
 // equip gives an application its secret and certificate.
@@ -69,6 +74,11 @@ func (a *app) equip(k *keyring) (err error) {
 		a.secret = a.id + "-secret"
 	case strings.HasPrefix(a.auth, "client_secret"):
 		a.secret = a.id + "-secret-of-more-than-thirty-two-bytes"
+	}
+	if a.referenced {
+		if a.objects, err = idptest.FreePort(); err != nil {
+			return err
+		}
 	}
 	if a.byCertificate() {
 		a.cert, err = k.certify(a.id, strings.HasPrefix(a.auth, "self_signed"))
@@ -96,6 +106,9 @@ func (a *app) configured(k *keyring) (string, error) {
 		if err := add("jwks_file", b); err != nil {
 			return "", err
 		}
+	}
+	if a.referenced {
+		lines = append(lines, fmt.Sprintf("request_uris: [%q]", a.lies()))
 	}
 	if a.auth == "client_secret_jwt" {
 		if err := add("secret_file", []byte(a.secret)); err != nil {
@@ -191,7 +204,7 @@ func (a *app) begin(ctx context.Context, more ...string) (string, error) {
 	if a.form {
 		p["response_mode"] = "form_post"
 	}
-	err := a.do(ctx, "begin", map[string]any{"parameters": p, "pushed": a.pushed, "signed": a.signed}, &r)
+	err := a.do(ctx, "begin", map[string]any{"parameters": p, "pushed": a.pushed, "signed": a.signed, "objects": a.objects}, &r)
 	return r.URL, err
 }
 

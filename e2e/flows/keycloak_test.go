@@ -23,7 +23,7 @@ type keycloak struct {
 }
 
 func keycloakKind() kind {
-	return kind{name: "Keycloak", path: "/realms/flows", exchanges: true, forgets: true, start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
+	return kind{name: "Keycloak", path: "/realms/flows", exchanges: true, fetches: true, forgets: true, start: func(ctx context.Context, dir, gateway string, apps []*app) (primary, error) {
 		p := newPhones()
 		kc, err := idptest.StartKeycloak(ctx, dir, "--spi-ciba-auth-channel--ciba-http-auth-channel--http-authentication-channel-uri="+p.URL)
 		if err != nil {
@@ -110,6 +110,9 @@ func (a *app) atKeycloak() (map[string]any, error) {
 	}
 	if a.signed {
 		attributes["request.object.required"], attributes["request.object.signature.alg"] = "request or request_uri", "RS256"
+	}
+	if a.referenced {
+		attributes["request.object.required"], attributes["request.uris"] = "request_uri only", a.lies()
 	}
 	if a.jwtInfo {
 		attributes["user.info.response.signature.alg"], attributes["client.use.lightweight.access.token.enabled"] = "RS256", "false"

@@ -46,6 +46,8 @@ type kind struct {
 	introspectsByJWT bool
 	// nonces: it demands them in DPoP proofs, of whom it is told to.
 	nonces bool
+	// fetches: it reads requests that lie at a URL, which oidc-provider has given up.
+	fetches bool
 	// forgets: who waits for a person must begin anew after its death.
 	forgets bool
 	start   func(ctx context.Context, dir, gateway string, apps []*app) (primary, error)

@@ -2,13 +2,29 @@
 // open { issuer, clientId, secret, auth, key, cert, certKey, ca, metadata, dpop, response } makes one: auth is its
 // token_endpoint_auth_method, key its private key (PKCS #8, base64), cert, certKey and ca are PEM, dpop says that it proves
 // possession, response is "code", "jwt" (JARM), "code id_token" or "id_token".
-// begin { parameters, pushed, signed } → { url }; finish { url, posted } and the grants → the tokens; see below for the others.
+// begin { parameters, pushed, signed, objects } → { url }: with objects, a port, the signed request lies there; finish { url, posted } and the grants → the tokens; see below for the others.
 // All of the library's own checks are on, and ID tokens are verified with the published keys.
+import * as http from 'node:http';
 import * as https from 'node:https';
 import * as client from 'openid-client';
 import { serve } from './lines.js';
 
 const apps = new Map();
+
+// lying puts a request object at a port of the application's own, and returns its URL.
+const lying = async (app, port, object) => {
+  if (!app.objects) {
+    app.objects = new Map();
+    const host = http.createServer((request, reply) => {
+      const found = app.objects.get(request.url);
+      reply.writeHead(found ? 200 : 404, { 'content-type': 'application/oauth-authz-req+jwt' }).end(found);
+    });
+    await new Promise((done, failed) => host.on('error', failed).listen(port, '127.0.0.1', done));
+  }
+  const at = `/objects/${client.randomState()}`;
+  app.objects.set(at, object);
+  return `http://127.0.0.1:${port}${at}`;
+};
 
 // certified is a fetch that shows a certificate, which Node.js's own cannot.
 const certified = ({ cert, certKey: key, ca }) => (url, options) => new Promise((done, failed) => {
@@ -81,7 +97,7 @@ const commands = {
     if (dpop) app.handle = client.getDPoPHandle(app.config, await client.randomDPoPKeyPair());
   },
 
-  async begin(app, { parameters, pushed, signed }) {
+  async begin(app, { parameters, pushed, signed, objects }) {
     app.asked = { verifier: client.randomPKCECodeVerifier(), state: client.randomState(), nonce: client.randomNonce() };
     const all = {
       ...parameters, state: app.asked.state, nonce: app.asked.nonce,
@@ -92,7 +108,10 @@ const commands = {
       const { searchParams } = await client.buildAuthorizationUrlWithJAR(app.config, all, app.signing);
       url = await client.buildAuthorizationUrlWithPAR(app.config, searchParams, proved(app));
     } else if (pushed) url = await client.buildAuthorizationUrlWithPAR(app.config, all, proved(app));
-    else if (signed) url = await client.buildAuthorizationUrlWithJAR(app.config, all, app.signing);
+    else if (objects) {
+      const { searchParams } = await client.buildAuthorizationUrlWithJAR(app.config, all, app.signing);
+      url = client.buildAuthorizationUrl(app.config, { request_uri: await lying(app, objects, searchParams.get('request')) });
+    } else if (signed) url = await client.buildAuthorizationUrlWithJAR(app.config, all, app.signing);
     else url = client.buildAuthorizationUrl(app.config, all);
     return { url: url.href };
   },
