@@ -2,6 +2,9 @@ package oauth
 
 import (
 	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -115,8 +118,80 @@ func TestCanonical(t *testing.T) {
 			t.Errorf("%q is %q", other, Canonical(other))
 		}
 	}
-	if a, b := Canonical("YQ.YQ.YR"), Canonical("YQ.YQ.YQ"); a != b {
-		t.Error("unused bits count")
+	// Every character that may stand last, in tails of two and of three: the bits that no byte holds say nothing.
+	for _, tail := range []string{"Y", "YW"} {
+		for _, last := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" {
+			is := tail + string(last)
+			b, err := base64.RawURLEncoding.DecodeString(is)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := base64.RawURLEncoding.EncodeToString(b)
+			for _, place := range []string{"%s.YQ.YQ", "YQ.%s.YQ", "YQ.YQ.%s"} {
+				if got := Canonical(fmt.Sprintf(place, is)); got != fmt.Sprintf(place, want) {
+					t.Errorf("%s at %s is %q", is, place, got)
+				}
+			}
+		}
+	}
+}
+
+// Law 1: only a plain navigation is answered at once where its failure could be the browser's doing.
+func TestPlainNavigations(t *testing.T) {
+	const plain = asked + "&nonce=n&code_challenge=c-_&code_challenge_method=S256"
+	navigation := func(query string, change ...func(*flow.Request)) *flow.Request {
+		r := &flow.Request{HTTP: httptest.NewRequest(http.MethodGet, "/auth?"+query, nil), Issuer: issuer, Endpoint: flow.Authorization}
+		r.HTTP.Header = http.Header{"Accept": {"text/html,application/xhtml+xml,*/*;q=0.8"}, "Sec-Fetch-Mode": {"navigate"}, "Cookie": {"a=b"}}
+		r.Form, r.FormErr = url.ParseQuery(query)
+		for _, c := range change {
+			c(r)
+		}
+		return r
+	}
+	// As the gateway reads a request that is in another place than the query: what stands there does not show in the form, and the
+	// query may be of as many parameters.
+	elsewhere := func(mark func(*flow.Request)) *flow.Request {
+		return navigation("client_id=app&request_uri=x&a=b&c=d&e=f&g=h&i=j&k=l", func(r *flow.Request) {
+			r.Form, r.FormErr = url.ParseQuery(plain)
+			mark(r)
+		})
+	}
+	long := func(n int) string { return strings.Repeat("a", n) }
+	for _, c := range []struct {
+		rule string
+		r    *flow.Request
+		want string
+	}{
+		{"a browser", navigation(plain), ""},
+		{"an application's own parameter", navigation(plain + "&kc_idp_hint=a%2Fb"), ""},
+		{"pushed", elsewhere(func(r *flow.Request) { r.Pushed = true }), "parameters"},
+		{"signed", elsewhere(func(r *flow.Request) { r.Signed = true }), "parameters"},
+		{"no request", &flow.Request{}, "method"},
+		{"POST", navigation(plain, func(r *flow.Request) { r.HTTP.Method = http.MethodPost }), "method"},
+		{"a body", navigation(plain, func(r *flow.Request) { r.HTTP.ContentLength = -1 }), "method"},
+		{"trailers", navigation(plain, func(r *flow.Request) { r.HTTP.Trailer = http.Header{"X": nil} }), "method"},
+		{"a broken escape", navigation(plain + "&x=%zz"), "parameters"},
+		{"an empty pair", navigation(plain + "&"), "parameters"},
+		{"a parameter twice", navigation(plain + "&state=s"), "parameters"},
+		{"one twice, in as many pairs", navigation(plain, func(r *flow.Request) { r.Form["state"] = []string{"s", "t"} }), "parameters"},
+		{"a path in the nonce", navigation(asked + "&nonce=..%2Fetc"), "parameters"},
+		{"two dots in a hint", navigation(plain + "&id_token_hint=a..b"), "parameters"},
+		{"a dot at its end", navigation(plain + "&id_token_hint=a."), "parameters"},
+		{"a token as a hint", navigation(plain + "&id_token_hint=a.b.c"), ""},
+		{"a long nonce", navigation(asked + "&nonce=" + long(513)), "parameters"},
+		{"whose it is", navigation(plain + "&login_hint=alice"), "parameters"},
+		{"how old", navigation(plain + "&max_age=1"), "parameters"},
+		{"a long parameter of its own", navigation(plain + "&x=" + long(2049)), "parameters"},
+		{"a control character in one", navigation(plain + "&x=%00"), "parameters"},
+		{"an unknown header", navigation(plain, func(r *flow.Request) { r.HTTP.Header.Set("X-Debug", "1") }), "headers"},
+		{"an Accept of nobody", navigation(plain, func(r *flow.Request) { r.HTTP.Header.Set("Accept", "text/html\"") }), "headers"},
+		{"an Accept that forbids all", navigation(plain, func(r *flow.Request) { r.HTTP.Header.Set("Accept", "*/*;q=0") }), "headers"},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			if got := OddNavigation(c.r); got != c.want {
+				t.Errorf("odd %q, want %q", got, c.want)
+			}
+		})
 	}
 }
 

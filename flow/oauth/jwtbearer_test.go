@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"understudy/flow"
 	"understudy/session"
@@ -52,6 +53,9 @@ func TestOnWhoseBehalf(t *testing.T) {
 			t.Errorf("%s=%s asks for the same", more[0], more[1])
 		}
 	}
+	if a := onBehalfOf(entra, "assertion", jwt(`{"alg":"RS256","typ":"at+jwt","kid":"k"}`, entra)); a.Artifact == was.Artifact || a.Artifact.Value == "" {
+		t.Error("a token of another class asks for the same")
+	}
 	for why, a := range map[string]*flow.Ask{
 		"subject_issuer":   onBehalfOf(strings.Replace(entra, issuer, "https://login.partner.example", 1)),
 		"subject_token":    onBehalfOf(entra, "assertion", "opaque"),
@@ -60,6 +64,22 @@ func TestOnWhoseBehalf(t *testing.T) {
 	} {
 		if a.Unplayable != why || a.Artifact.Value != "" {
 			t.Errorf("%+v, want %s", a, why)
+		}
+	}
+}
+
+// A token is taken within its own times alone: without exp for never, from nbf on, and not at all where one of them cannot be read.
+func TestLives(t *testing.T) {
+	for claims, want := range map[string]bool{
+		`{"exp":101}`: true, `{"exp":100}`: false, `{"exp":99}`: false, `{}`: false, `{"exp":"x"}`: false,
+		`{"exp":101,"nbf":100}`: true, `{"exp":101,"nbf":0}`: true, `{"exp":102,"nbf":101}`: false, `{"exp":101,"nbf":"x"}`: false, `{"exp":101,"nbf":null}`: false,
+	} {
+		tok, err := ParseJWT(jwt(`{"alg":"RS256"}`, claims))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Lives(tok, time.Unix(100, 0)); got != want {
+			t.Errorf("%s: %v", claims, got)
 		}
 	}
 }
