@@ -185,3 +185,51 @@ func TestAnOldApprovalDropsNothing(t *testing.T) {
 	r.learn(old)
 	r.want("rt", "")
 }
+
+// What is bound to a key goes on for who proves that key, once with each proof (RFC 9449, section 11.1); and where the requester may have
+// brought the failure about, only for who calls itself what it did when the primary approved it.
+func TestWhatIsBound(t *testing.T) {
+	r := newRig(t)
+	at := r.now.Add(-time.Hour)
+	for token, jkt := range map[string]string{"bound": "mine", "free": ""} {
+		m := r.learned(token, "", at)
+		rec := &session.Record{
+			Format: session.RecordFormat, Tenant: tenant, Issuer: iss, Client: "app", Subject: "alice", JKT: jkt, Facts: session.Facts{UserAgent: "app/1"},
+		}
+		sealed, err := session.Seal(rec, nil, r.artifact(token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Sealed = *sealed
+		r.learn(m)
+	}
+	proves := func(key, proof string) func(*flow.Play) {
+		return func(p *flow.Play) {
+			p.Client.JKT, p.Client.Possessed, p.Client.PossessedUntil = key, []byte(proof), r.now.Add(time.Minute).UnixNano()
+		}
+	}
+	shadow := func(p *flow.Play) { proves("mine", "1")(p); p.Shadow = true }
+	in := func(agent string) func(*flow.Play) {
+		return func(p *flow.Play) { p.Doubt, p.Facts.UserAgent = true, agent }
+	}
+	past := r.ask("free", func(*flow.Play) {}) // as far as such a record leads
+	for _, c := range []struct {
+		rule, token string
+		ask         func(*flow.Play)
+		want        string
+	}{
+		{"no proof", "bound", func(*flow.Play) {}, "dpop_mismatch"},
+		{"of another key", "bound", proves("other", "0"), "dpop_mismatch"},
+		{"for nobody's eyes", "bound", shadow, past},
+		{"of its key", "bound", proves("mine", "1"), past},
+		{"the same again", "bound", proves("mine", "1"), "dpop_replayed"},
+		{"another", "bound", proves("mine", "2"), past},
+		{"what is bound to none", "free", proves("other", "2"), past},
+		{"in doubt, as it was", "free", in("app/1"), past},
+		{"in doubt, as another", "free", in("waf-bait"), "doubtful"},
+	} {
+		if got := r.ask(c.token, c.ask); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.rule, got, c.want)
+		}
+	}
+}
