@@ -38,4 +38,33 @@ func TestWhereALogoutLeads(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+	// Without a state nothing may be added to the place, and where it has a query of its own the state follows that.
+	for name, c := range map[string]struct {
+		x        leaving
+		location string
+		want     bool
+	}{
+		"no state was asked for": {leaving{uri: uri}, uri, true},
+		"a longer host":          {leaving{uri: "https://app.example"}, "https://app.example.evil.example", false},
+		"an application's code":  {leaving{uri: uri}, uri + "?code=c", false},
+		"behind a query":         {leaving{uri: uri + "?a=b", state: []string{"s"}}, uri + "?a=b&state=s", true},
+		"a second query":         {leaving{uri: uri + "?a=b", state: []string{"s"}}, uri + "?a=b?state=s", false},
+	} {
+		if got := c.x.leads(c.location); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	// Another logout of the same browser, of another session or with another state, makes both unclear.
+	for name, other := range map[string]leaving{
+		"another session": {at: session.ID{2}, path: "/session/end", uri: uri, state: []string{"s"}},
+		"another state":   {at: session.ID{1}, path: "/session/end", uri: uri, state: []string{"t"}},
+		"no state":        {at: session.ID{1}, path: "/session/end", uri: uri},
+	} {
+		id := session.NewID()
+		ask(id, uri, "s")
+		b.leaves(id, &other)
+		if x := b.left(id, "/session/end/confirm"); x == nil || !x.unclear {
+			t.Errorf("%s: one of them is taken", name)
+		}
+	}
 }
