@@ -47,6 +47,32 @@ func clientCertificate(key crypto.Signer, change func(*x509.Certificate)) []byte
 
 func verified(der []byte) *Certificate { return must(parseCertificate(der, true)) }
 
+// Roots vouch for a certificate that they certified for clients and that is valid now; from then on its issuer counts as verified.
+func TestVerify(t *testing.T) {
+	anchors := x509.NewCertPool()
+	anchors.AddCert(ca())
+	for name, c := range map[string]struct {
+		change func(*x509.Certificate)
+		roots  *x509.CertPool
+		want   bool
+	}{
+		"certified for clients":        {nil, anchors, true},
+		"certified for servers":        {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, anchors, false},
+		"by others":                    {nil, x509.NewCertPool(), false},
+		"certified for an earlier day": {func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, anchors, false},
+	} {
+		der := clientCertificate(ecKey(), c.change)
+		x := must(parseCertificate(der, false))
+		anchor, ok := x.Verify(c.roots, nil, now)
+		if ok != c.want || (string(anchor) == string(ca().RawSubjectPublicKeyInfo)) != c.want {
+			t.Errorf("%s: %v", name, ok)
+		}
+		if err := x.TLSClientAuth(Subject{DNS: []string{"client.example"}}, now); (err == nil) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestTLSClientAuth(t *testing.T) {
 	der := clientCertificate(ecKey(), nil)
 	c := verified(der)
@@ -325,6 +351,8 @@ func TestConfirmation(t *testing.T) {
 		{"null", `{"cnf":null}`, nil, nil, ConfirmationUnknown, ""},
 		{"jkt is empty", `{"cnf":{"jkt":""}}`, nil, nil, ConfirmationUnknown, ""},
 		{"jkt is no string", `{"cnf":{"jkt":1}}`, nil, nil, ConfirmationUnknown, ""},
+		{"jkt is no string, beside a certificate", `{"cnf":{"jkt":1,"x5t#S256":"` + c.Thumbprint() + `"}}`, nil, c, ConfirmationUnknown, ""},
+		{"x5t#S256 is no string, beside a key", `{"cnf":{"jkt":"k","x5t#S256":[]}}`, key, nil, ConfirmationUnknown, ""},
 	} {
 		t.Run(x.rule, func(t *testing.T) {
 			got, err := ReadConfirmation(must(session.ParseObject([]byte(x.claims))))
