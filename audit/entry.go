@@ -20,12 +20,13 @@ type Entry struct {
 	Address         string    `json:"address,omitempty"` // the client's
 	Trigger         string    `json:"trigger,omitempty"` // why the primary's answer was not used: a rule of docs/failures.md
 	TokenIssuerType string    `json:"tokenIssuerType"`   // "backup" or "none"
-	Decision        string    `json:"decision"`          // "issued", "refused", "demanded", "revoked"
+	Decision        string    `json:"decision"`          // "issued", "refused", "demanded", "revoked", "shown"
 	Rule            string    `json:"rule"`              // stable code: of the refusal, or of the policy that let it pass
 	Key             string    `json:"keyId,omitempty"`   // kids of the keys that signed, parted by blanks
 	Approved        time.Time `json:"approved,omitzero"` // when the primary last approved what the answer continues
 	Told            []string  `json:"told,omitempty"`    // of a logout: clients that are told of it
 	Untold          []string  `json:"untold,omitempty"`  // of a logout: clients that took part in the session and are not told
+	Opens           []string  `json:"opens,omitempty"`   // of a page: clients that a person is told to open
 	Latency         float64   `json:"latencyMs"`         // of the decision, in milliseconds
 }
 
@@ -53,6 +54,7 @@ func (e *Entry) append(b []byte) []byte {
 	}
 	b = appendTexts(b, `,"told":[`, e.Told)
 	b = appendTexts(b, `,"untold":[`, e.Untold)
+	b = appendTexts(b, `,"opens":[`, e.Opens)
 	ms := e.Latency
 	if math.IsNaN(ms) || math.IsInf(ms, 0) {
 		ms = 0

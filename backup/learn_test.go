@@ -21,7 +21,7 @@ import (
 // bench is a backup with a real store and real keys, and a clock of its own.
 type rig struct {
 	*backup.Service
-	t   *testing.T
+	t   testing.TB
 	now time.Time
 }
 
@@ -30,7 +30,7 @@ const (
 	iss    = "https://login.example/realms/main"
 )
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	db, err := store.Open(t.TempDir(), store.Options{})
 	if err != nil {

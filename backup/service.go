@@ -63,6 +63,7 @@ type attempt struct {
 	rule   string
 	keys   []string
 	now    time.Time
+	asked  bool // only whether there would be an answer: nothing is signed
 }
 
 // Play answers a request, or says why not. An error means that the service itself failed; the caller then treats the
@@ -427,6 +428,12 @@ func (s *Service) answer(ctx context.Context, a *attempt) (*flow.Reply, *flow.Re
 	permit := &flow.Permit{
 		Play: a.play, Record: a.record, Habit: habit, Now: a.now, Fill: session.NewID().String() + session.NewID().String(),
 		Sign: func(class string, header, claims session.Object) (string, error) {
+			if a.asked {
+				if !s.Keys.Signs(fence, class, header.Text("alg")) {
+					return "", keys.ErrNoKey
+				}
+				return "", nil
+			}
 			t, kid, err := s.Keys.Sign(fence, class, header, claims)
 			if err != nil {
 				s.Log.Error("cannot sign", "tenant", fence.Tenant, "issuer", fence.Issuer, "class", class, "error", err)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // defaults of a tenant.
@@ -251,7 +253,7 @@ func (k *checker) tenants(c *Config) {
 				k.bad(fmt.Sprintf("%s.session_cookies[%d]", at, j), "%.64q is no name of a cookie", c)
 			}
 		}
-		k.logouts(t, at)
+		k.clients(t, at)
 		if t.Limits.InFlight < 0 {
 			k.bad(at+".limits.in_flight", "it must be 1 or more; leave it out for 1000")
 		}
@@ -285,11 +287,14 @@ func (k *checker) certificates(t *Tenant, at string) {
 	}
 }
 
-// logouts checks where clients are told of logouts.
-func (k *checker) logouts(t *Tenant, at string) {
+// clients checks what people are shown of clients, and where these are told of logouts.
+func (k *checker) clients(t *Tenant, at string) {
 	for j, c := range t.Clients {
+		if path := fmt.Sprintf("%s.clients[%d].client_name", at, j); utf8.RuneCountInString(c.ClientName) > 80 || strings.ContainsFunc(c.ClientName, unicode.IsControl) {
+			k.bad(path, "it must have at most 80 characters, all on one line")
+		}
 		for _, x := range []struct{ key, uri string }{
-			{"backchannel_logout_uri", c.BackchannelLogoutURI}, {"frontchannel_logout_uri", c.FrontchannelLogoutURI},
+			{"client_uri", c.ClientURI}, {"backchannel_logout_uri", c.BackchannelLogoutURI}, {"frontchannel_logout_uri", c.FrontchannelLogoutURI},
 		} {
 			if x.uri == "" {
 				continue
@@ -301,8 +306,12 @@ func (k *checker) logouts(t *Tenant, at string) {
 				k.bad(path, "it is no URL of the form https://host/path")
 			case u.User != nil || u.Fragment != "" || len(x.uri) > 2000:
 				k.bad(path, "a user, a password, a fragment or more than 2000 characters are in it: remove them")
+			case u.Scheme == "http" && !Loopback(net.JoinHostPort(u.Hostname(), "80")) && x.key == "client_uri":
+				k.bad(path, "it must begin with https://: people follow it")
 			case u.Scheme == "http" && !Loopback(net.JoinHostPort(u.Hostname(), "80")):
 				k.bad(path, "it must begin with https://: a logout says who was signed in")
+			case x.key == "client_uri" && !hostName.MatchString(u.Host):
+				k.bad(path, "it has no plain host name: write it with letters, digits, - and .")
 			case x.key == "frontchannel_logout_uri" && (!hostName.MatchString(u.Host) || strings.ContainsAny(u.Host, "_[")):
 				k.bad(path, "a page's policy can name no such host: write it with letters, digits, - and .")
 			}

@@ -217,6 +217,14 @@ type Client struct {
 	// Its client_id.
 	ID string `yaml:"id"`
 
+	// What people are shown of it where sign-in is limited and they can open it (OpenID Connect Registration: `client_name`); at most 80
+	// characters. Default: the host name where it starts, else its client_id.
+	ClientName string `yaml:"client_name"`
+
+	// Where it starts (`client_uri`), for the same: `https`, or `http` on loopback. Default: the origin of the redirect URI that the primary
+	// approved, where that is a web page.
+	ClientURI string `yaml:"client_uri"`
+
 	// File with its registered public keys, a JWK Set (RFC 7517): a client that proves itself with `private_key_jwt` is not
 	// protected without them. With `self_signed_tls_client_auth` they name its certificates; without them, the one is taken that
 	// the primary took.

@@ -35,7 +35,9 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	if v.browser != "" && (v.exchange.Ask().Door != nil || v.reference != nil) {
 		// The request itself may be large, and a person may take an hour.
 		kept := &flow.Request{
-			HTTP:   &http.Request{Header: http.Header{"User-Agent": {clip(strings.Clone(r.UserAgent()), 256)}}},
+			HTTP: &http.Request{Header: http.Header{
+				"User-Agent": {clip(strings.Clone(r.UserAgent()), 256)}, "Sec-Fetch-Site": {clip(strings.Clone(r.Header.Get("Sec-Fetch-Site")), 16)},
+			}},
 			Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address,
 		}
 		x := &begun{issuer: v.issuer, request: kept, at: v.began}

@@ -40,6 +40,7 @@ import (
 // Backup is the backup authentication service, in this process or another.
 type Backup interface {
 	Play(ctx context.Context, p *flow.Play) (*flow.Reply, *flow.Refusal, error)
+	Opens(ctx context.Context, ps []*flow.Play) ([]bool, error)
 	Learn(ctx context.Context, ls []*backup.Learned) ([]backup.Outcome, error)
 	Standing(ctx context.Context, tenant string, lookup session.ID) (backup.Standing, error)
 	Held(ctx context.Context, tenant string, lookup session.ID) (backup.Held, error)
@@ -457,7 +458,7 @@ func (g *Gateway) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, errBarred) { // its line is there
 		v.refusal = flow.No("revoked", http.StatusBadRequest, "invalid_grant")
 	}
-	if g.tellApplication(w, r, v) || navigates(r) && g.showLimited(w, r, v) || v.tenant.origins.answer(w, r, v) {
+	if g.tellApplication(w, r, v) || navigates(r) && g.showLimited(w, r, v, err) || v.tenant.origins.answer(w, r, v) {
 		return
 	}
 	w.Header().Set("Retry-After", notNowSeconds)

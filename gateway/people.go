@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
@@ -19,8 +20,8 @@ func navigates(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "text/html")
 }
 
-// showLimited shows a person that sign-in is limited. It is false where nothing was sent.
-func (g *Gateway) showLimited(w http.ResponseWriter, r *http.Request, v *visit) bool {
+// showLimited shows a person that sign-in is limited, because of err. It is false where nothing was sent.
+func (g *Gateway) showLimited(w http.ResponseWriter, r *http.Request, v *visit, err error) bool {
 	if v.endpoint != flow.Other && v.endpoint != flow.EndSession && v.endpoint != flow.Authorization {
 		return false // no person goes there
 	}
@@ -30,6 +31,9 @@ func (g *Gateway) showLimited(w http.ResponseWriter, r *http.Request, v *visit) 
 	l := page.Limited{Tenant: v.tenant.DisplayName, Contact: v.tenant.Contact, ID: v.id}
 	if r.Method == http.MethodGet {
 		l.Again = r.URL.RequestURI()
+	}
+	if !errors.Is(err, errOurs) && !exhausted(err) { // who sheds load takes on no more
+		l.Applications = g.applications(r, v)
 	}
 	if err := g.pages.Limited(w, r, l); err != nil {
 		g.c.Log.Error("a page cannot be drawn", "tenant", v.tenant.Name, "error", err)

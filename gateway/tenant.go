@@ -17,6 +17,7 @@ import (
 
 	"understudy/flow"
 	"understudy/flow/proof"
+	"understudy/gateway/page"
 	"understudy/health"
 )
 
@@ -54,6 +55,9 @@ type Tenant struct {
 
 	// Logouts say how clients are told of logouts, by client_id.
 	Logouts map[string]Logout
+
+	// Applications say what people are shown of clients, by client_id. It goes before what is learned.
+	Applications map[string]page.Application
 
 	// SessionCookies are the names of the cookies that carry the primary's sessions; nil: those of well-known primaries; empty:
 	// browsers are not continued.

@@ -25,6 +25,7 @@ type browsers struct {
 	from     map[string]int                      // how many browsers of an address wait
 	codes    map[session.ID]*tied                // by the code's look-up
 	opened   map[session.ID]*session.BrowserKey  // what was opened or made a moment ago, by look-up
+	newest   map[session.ID]*session.BrowserKey  // and as it was learned last, by device
 	requests map[session.ID]url.Values           // that were pushed, by whose they are and request_uri
 	users    map[session.ID]user                 // who signed in a moment ago
 	former   map[session.ID]session.ArtifactKeys // what the browser held before the primary replaced its cookies
@@ -81,6 +82,7 @@ const (
 func newBrowsers(now func() time.Time) *browsers {
 	return &browsers{
 		now: now, begun: map[session.ID]*waiting{}, from: map[string]int{}, codes: map[session.ID]*tied{}, opened: map[session.ID]*session.BrowserKey{},
+		newest: map[session.ID]*session.BrowserKey{},
 		former: map[session.ID]session.ArtifactKeys{}, users: map[session.ID]user{}, requests: map[session.ID]url.Values{}, leaving: map[session.ID]*leaving{},
 	}
 }
@@ -288,6 +290,25 @@ func (b *browsers) remember(lookup session.ID, k *session.BrowserKey) {
 	}
 }
 
+// lets notes that a person was let into an application with a browser. Tabs may have been let into others at once, each with cookies
+// of its own.
+func (b *browsers) lets(device session.ID, k *session.BrowserKey, o session.Opened) *session.BrowserKey {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if last := b.newest[device]; last != nil {
+		k = last
+	}
+	if k = k.With(o); len(b.newest) < maxTied {
+		b.newest[device] = k
+		b.later(recentFor, func() {
+			if b.newest[device] == k {
+				delete(b.newest, device)
+			}
+		})
+	}
+	return k
+}
+
 func (b *browsers) user(whose session.ID) user {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -454,20 +475,7 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 	} else if !was.Device.Zero() && was.Subject != m.Subject && !slices.Contains(out.Former, was.Device) {
 		out.Former = append(out.Former, was.Device)
 	}
-	wrapped, err := k.Wrap(v.tenant.Name, now)
-	if err != nil {
-		g.Counts.Unlearned(v.tenant.Name, "seal")
-		return nil
-	}
 	out.Device = s.Device(v.tenant.Name, v.issuer.ID, k)
-	g.browsers.remember(now.Lookup, k)
-	g.browsers.uses(whose, user{m.Subject, out.Device, m.Session})
-	out.Kept = append(out.Kept,
-		session.SealedDoor{Kind: session.Browser, Lookup: whose},
-		session.SealedDoor{Kind: session.Browser, Lookup: now.Lookup, Wrapped: wrapped, Ends: now.Ends},
-		session.SealedDoor{Kind: session.RedirectURI, Lookup: g.redirectPlace(v, x.ask)},
-	)
-	out.Kept = append(out.Kept, g.ports(ctx, v, x.ask)...)
 	app := g.application(v, x.ask, k.Application(x.ask.Door...))
 	app.Ends = now.Ends
 	if app.Ends == 0 {
@@ -498,6 +506,22 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 	if out.Unlearned == "" && x.request.Referenced {
 		rec.Scope, out.Unlearned = x.read(&rec)
 	}
+	if o := x.opened(v.tenant, app); o != nil && out.Unlearned == "" {
+		k = g.browsers.lets(out.Device, k, *o)
+	}
+	wrapped, err := k.Wrap(v.tenant.Name, now)
+	if err != nil {
+		g.Counts.Unlearned(v.tenant.Name, "seal")
+		return nil
+	}
+	g.browsers.remember(now.Lookup, k)
+	g.browsers.uses(whose, user{m.Subject, out.Device, m.Session})
+	out.Kept = append(out.Kept,
+		session.SealedDoor{Kind: session.Browser, Lookup: whose},
+		session.SealedDoor{Kind: session.Browser, Lookup: now.Lookup, Wrapped: wrapped, Ends: now.Ends},
+		session.SealedDoor{Kind: session.RedirectURI, Lookup: g.redirectPlace(v, x.ask)},
+	)
+	out.Kept = append(out.Kept, g.ports(ctx, v, x.ask)...)
 	if s := rec.SignedResponse; s != nil {
 		out.Signs = map[string]string{flow.ClassAuthorizationResponse: s.Token.Header.Text("alg")}
 	}

@@ -28,6 +28,11 @@ type scratch struct {
 // would be false.
 var foreignKey = [...]string{"jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"}
 
+// Signs says whether there is a key with which a token of the class would be signed now.
+func (r *Ring) Signs(f Fence, class, alg string) bool {
+	return r.keys.Load().current(f, class, alg, r.o.Now()) != nil
+}
+
 // Sign makes a compact JWS (RFC 7515) of the class: the header's members as they are, but kid is the backup key's and
 // members that describe the primary's key are left out. The claims' iss must be the fence's issuer, and exp must lie in
 // the future; what answers one request, UserInfo or introspection, may have none. It returns the kid too. Errors wrap

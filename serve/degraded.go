@@ -71,6 +71,9 @@ func (u *unable) MarkGrant(_ context.Context, g *backup.GrantMark) (bool, error)
 	return false, u.lost(g.Tenant)
 }
 
+// Opens says that nothing can be said.
+func (u *unable) Opens(context.Context, []*flow.Play) ([]bool, error) { return nil, u.failed() }
+
 // SignedOut tells nobody.
 func (u *unable) SignedOut(context.Context, *backup.SignOut) (backup.Parties, error) {
 	return backup.Parties{}, u.failed()

@@ -14,6 +14,7 @@ import (
 	"understudy/config"
 	"understudy/flow/proof"
 	"understudy/gateway"
+	"understudy/gateway/page"
 	"understudy/health"
 )
 
@@ -110,12 +111,12 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 	return t, files, nil
 }
 
-// clientKeys reads the registered keys of clients, and returns the files' contents.
+// clientKeys reads the registered keys of clients and what else is known of them, and returns the files' contents.
 func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant) (files []byte, err error) {
 	t.ClientKeys, t.ClientSecrets, t.ClientKeyURIs = map[string]*proof.ClientKeys{}, map[string]proof.Secret{}, map[string]string{}
 	t.RequestURIs = map[string][]string{}
 	seen := map[string]bool{}
-	t.Logouts = map[string]gateway.Logout{}
+	t.Logouts, t.Applications = map[string]gateway.Logout{}, map[string]page.Application{}
 	for i, client := range c.Clients {
 		at := fmt.Sprintf("%s.clients[%d]", at, i)
 		if client.ID == "" {
@@ -132,9 +133,13 @@ func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant
 				Frontchannel: client.FrontchannelLogoutURI,
 			}
 		}
+		shown := client.ClientName != "" || client.ClientURI != ""
+		if shown {
+			t.Applications[client.ID] = page.Application{Name: client.ClientName, URL: client.ClientURI}
+		}
 		switch {
-		case !told && client.JWKSFile == "" && client.JWKSURI == "" && client.SecretFile == "":
-			return nil, s.Problem(at+".jwks_file", "nothing is known of it: give its public keys as a JWK Set (or jwks_uri, secret_file, or a logout URI)")
+		case !told && !shown && client.JWKSFile == "" && client.JWKSURI == "" && client.SecretFile == "":
+			return nil, s.Problem(at+".jwks_file", "nothing is known of it: give its public keys as a JWK Set (or jwks_uri, secret_file, a logout URI, client_name or client_uri)")
 		case client.JWKSFile != "" && client.JWKSURI != "":
 			return nil, s.Problem(at+".jwks_uri", "the client has jwks_file too: remove one of the two")
 		case len(client.RequestURIs) > 0 && client.JWKSFile == "" && client.JWKSURI == "":

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"understudy/config"
+	"understudy/gateway/page"
 )
 
 // What is configured of clients beside what is learned: wrong files are refused with their setting, right ones are read.
@@ -31,6 +32,7 @@ func TestResolveClients(t *testing.T) {
 		"with a user":                    {"{id: a, jwks_uri: \"https://u@a.example/jwks\"}", "is no URL from which keys are fetched"},
 		"a file":                         {"{id: a, jwks_uri: \"file:///etc/jwks\"}", "is no URL from which keys are fetched"},
 		"keys in two places":             {"{id: a, jwks_uri: \"https://a.example/\", jwks_file: x}", "has jwks_file too"},
+		"what people are shown":          {"{id: a, client_name: Payroll, client_uri: \"https://pay.example/\"}", ""},
 		"nothing":                        {"{id: a}", "nothing is known of it"},
 		"requests at a URL":              {"{id: a, jwks_uri: \"https://a.example/jwks\", request_uris: [\"https://a.example/r\", \"https://a.example/o/*\"]}", ""},
 		"requests that nobody can read":  {"{id: a, secret_file: " + long + ", request_uris: [\"https://a.example/r\"]}", "clients[0].request_uris: nobody could tell"},
@@ -52,6 +54,8 @@ func TestResolveClients(t *testing.T) {
 				t.Errorf("%v", o.Tenants[0].RequestURIs)
 			case name == "a secret" && len(o.Tenants[0].ClientSecrets["a"]) != 32:
 				t.Error("the line break is part of the secret, or there is none")
+			case name == "what people are shown" && o.Tenants[0].Applications["a"] != page.Application{Name: "Payroll", URL: "https://pay.example/"}:
+				t.Errorf("%+v", o.Tenants[0].Applications)
 			}
 		})
 	}

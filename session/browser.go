@@ -13,6 +13,23 @@ import (
 type BrowserKey struct {
 	Key     []byte `cbor:"0,keyasint"` // 32 random bytes
 	Subject string `cbor:"1,keyasint"`
+	// Opened are the applications that the person was let into with this browser, the last first; at most MaxOpened. It is for a
+	// page and no more: two gateways, or two tabs, that learn at once may each forget what the other learned, until the
+	// application asks again.
+	Opened []Opened `cbor:"2,keyasint,omitempty"`
+}
+
+// MaxOpened bounds the applications of one browser.
+const MaxOpened = 20
+
+// Opened is an application that the primary let a person into, with the keys of its door (see [BrowserKey.Application]).
+type Opened struct {
+	Client string `cbor:"0,keyasint"`           // client_id
+	Start  string `cbor:"1,keyasint,omitempty"` // URL where it starts; "": not known
+	Lookup ID     `cbor:"2,keyasint"`           // of the door
+	Key    []byte `cbor:"3,keyasint"`           // that opens it
+	// Params are parameters of the request on which it depends whether it is answered.
+	Params map[string]string `cbor:"4,keyasint,omitempty"`
 }
 
 // NewBrowserKey makes a key for a person who was not signed in with this browser before.
@@ -25,6 +42,17 @@ func NewBrowserKey(subject string) *BrowserKey {
 // Application is the artifact of what the browser asks for at one application; the texts say what that is.
 func (k *BrowserKey) Application(what ...string) string {
 	return Joined(append([]string{string(k.Key), k.Subject}, what...)...)
+}
+
+// With returns the same key with an application before the others. The same client at the same place stands there once.
+func (k *BrowserKey) With(o Opened) *BrowserKey {
+	out := &BrowserKey{Key: k.Key, Subject: k.Subject, Opened: []Opened{o}}
+	for _, other := range k.Opened {
+		if (other.Client != o.Client || other.Start != o.Start) && len(out.Opened) < MaxOpened {
+			out.Opened = append(out.Opened, other)
+		}
+	}
+	return out
 }
 
 // Device stands for the browser while this person is signed in with it.

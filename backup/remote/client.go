@@ -227,6 +227,36 @@ func (c *Client) Play(ctx context.Context, p *flow.Play) (*flow.Reply, *flow.Ref
 	return nil, nil, &Error{Method: methodPlay, Code: CodeBadAnswer}
 }
 
+// Opens asks what a browser would be let into, in bounded time and at once where the backup is known to be away. It waits for nothing
+// in the spool: of what the backup cannot decide yet the answer is no.
+func (c *Client) Opens(ctx context.Context, ps []*flow.Play) ([]bool, error) {
+	if c.away.Load() {
+		return nil, fmt.Errorf("%w (opens)", ErrAway)
+	}
+	out := make([]bool, len(ps))
+	var m opensMessage
+	var at []int // in ps
+	for i, p := range ps {
+		if behind, _ := c.spool.behind(p.Tenant, p.Artifact.Lookup); !behind && !c.spool.held(p.Tenant) {
+			m.Plays, at = append(m.Plays, *p), append(at, i)
+		}
+	}
+	if len(at) == 0 {
+		return out, nil
+	}
+	var a opensAnswer
+	if err := c.call(ctx, methodOpens, c.t.Play, true, m, &a); err != nil {
+		return nil, err
+	}
+	if len(a.Opens) != len(at) {
+		return nil, &Error{Method: methodOpens, Code: CodeBadAnswer}
+	}
+	for i, yes := range a.Opens {
+		out[at[i]] = yes
+	}
+	return out, nil
+}
+
 // Standing looks an artifact up, in bounded time and at once where the backup is known to be away. A step that waits in
 // the spool is part of the answer, also of one with an error.
 func (c *Client) Standing(ctx context.Context, tenant string, lookup session.ID) (backup.Standing, error) {

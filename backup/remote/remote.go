@@ -32,6 +32,7 @@ import (
 // Backup is what the server serves: a *backup.Service. A Client has the same methods.
 type Backup interface {
 	Play(ctx context.Context, p *flow.Play) (*flow.Reply, *flow.Refusal, error)
+	Opens(ctx context.Context, ps []*flow.Play) ([]bool, error)
 	Learn(ctx context.Context, ls []*backup.Learned) ([]backup.Outcome, error)
 	Standing(ctx context.Context, tenant string, lookup session.ID) (backup.Standing, error)
 	Held(ctx context.Context, tenant string, lookup session.ID) (backup.Held, error)

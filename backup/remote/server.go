@@ -55,6 +55,17 @@ func methods(c codec) map[string]method {
 			}
 			return playAnswer{reply, no}, nil
 		}),
+		methodOpens: row(c, playMessage, func(ctx context.Context, svc Backup, in *opensMessage) (any, error) {
+			if len(in.Plays) > maxOpens {
+				return nil, errMessage
+			}
+			ps := make([]*flow.Play, len(in.Plays))
+			for i := range in.Plays {
+				ps[i] = &in.Plays[i]
+			}
+			opens, err := svc.Opens(ctx, ps)
+			return opensAnswer{opens}, err
+		}),
 		methodLearn: row(c, learnMessage, func(ctx context.Context, svc Backup, in *learnMessageBody) (any, error) {
 			if len(in.Learned) > maxLearned {
 				return nil, errMessage

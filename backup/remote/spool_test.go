@@ -15,6 +15,7 @@ import (
 
 	"understudy/backup"
 	"understudy/backup/remote"
+	"understudy/flow"
 	"understudy/session"
 )
 
@@ -256,6 +257,9 @@ func TestNoPlayBeforeTheMarks(t *testing.T) {
 	m := session.Mark{Of: session.OfSubject, ID: s.Seal.Pseudonym("subject", s.Tenant, s.Issuer, s.Subject), Final: true, At: time.Now().UnixNano()}
 	if err := cl.Mark(t.Context(), s.Tenant, m); !errors.Is(err, remote.ErrSpooled) {
 		t.Fatal(err)
+	}
+	if opens, err := cl.Opens(t.Context(), []*flow.Play{s.Play("rt-0"), s.Play("rt-0")}); err != nil || !slices.Equal(opens, []bool{false, false}) {
+		t.Errorf("a page: %v, %v", opens, err)
 	}
 	reply, no, err := cl.Play(t.Context(), s.Play("rt-0"))
 	if reply != nil || no == nil || no.Code != "spool_behind" || no.Definite {

@@ -26,6 +26,7 @@ const (
 const (
 	methodPing      = "ping"
 	methodPlay      = "play"
+	methodOpens     = "opens"
 	methodLearn     = "learn"
 	methodStanding  = "standing"
 	methodHeld      = "held"
@@ -46,6 +47,7 @@ const (
 	maxAnswer    = 4 << 20
 	maxLearned   = 512  // in one message
 	maxMarks     = 4096 // in one message
+	maxOpens     = session.MaxOpened
 )
 
 type pingMessage struct{}
@@ -53,6 +55,14 @@ type pingMessage struct{}
 type playAnswer struct {
 	Reply   *flow.Reply   `cbor:"0,keyasint,omitempty"`
 	Refusal *flow.Refusal `cbor:"1,keyasint,omitempty"`
+}
+
+type opensMessage struct {
+	Plays []flow.Play `cbor:"0,keyasint"`
+}
+
+type opensAnswer struct {
+	Opens []bool `cbor:"0,keyasint"`
 }
 
 type standingMessage struct {

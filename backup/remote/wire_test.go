@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,13 @@ type caught struct {
 	reply   *flow.Reply
 	refusal *flow.Refusal
 	err     error
+	asked   []*flow.Play
+	opens   []bool
+}
+
+func (c *caught) Opens(_ context.Context, ps []*flow.Play) ([]bool, error) {
+	c.asked = ps
+	return c.opens, c.err
 }
 
 func (c *caught) Play(_ context.Context, p *flow.Play) (*flow.Reply, *flow.Refusal, error) {
@@ -84,6 +92,11 @@ func TestMessagesArriveUnchanged(t *testing.T) {
 		if !reflect.DeepEqual(p, svc.play) {
 			rt.Fatalf("play\n%+v\n%+v", p, svc.play)
 		}
+		svc.opens = rapid.SliceOfN(rapid.Bool(), 1, session.MaxOpened).Draw(rt, "opens")
+		asked := slices.Repeat([]*flow.Play{p}, len(svc.opens))
+		if opens, err := cl.Opens(context.Background(), asked); err != nil || !slices.Equal(opens, svc.opens) || !reflect.DeepEqual(asked, svc.asked) {
+			rt.Fatalf("opens %v %v, want %v; asked %+v", opens, err, svc.opens, svc.asked)
+		}
 		l := &backup.Learned{
 			Tenant: drawText(rt), Issuer: drawText(rt), Flow: drawText(rt), Sent: rapid.Int64().Draw(rt, "sent"), Interactive: rapid.Bool().Draw(rt, "interactive"),
 			Presented: drawID(rt), Sealed: session.Sealed{Record: drawID(rt), Data: drawBytes(rt), Doors: []session.SealedDoor{{
@@ -96,6 +109,10 @@ func TestMessagesArriveUnchanged(t *testing.T) {
 			rt.Fatalf("learned (%v)\n%+v\n%+v", err, l, svc.learned)
 		}
 	})
+	svc.opens = []bool{true, true}
+	if opens, err := cl.Opens(context.Background(), []*flow.Play{{}}); err == nil || opens != nil {
+		t.Errorf("an answer to another question says %v", opens)
+	}
 	// The spool keeps them unchanged too.
 	svc.err = errors.New("a disk is full at /var/lib/secret-place")
 	l := NewSignIn(t).Learned(t, "a\xff", "b\xfe", time.Now())
@@ -105,6 +122,9 @@ func TestMessagesArriveUnchanged(t *testing.T) {
 	}
 	if got, err := cl.spool.lesson(cl.spool.learned[0]); err != nil || !reflect.DeepEqual(got, l) {
 		t.Errorf("from the spool (%v)\n%+v\n%+v", err, got, l)
+	}
+	if opens, err := cl.Opens(context.Background(), []*flow.Play{{}}); err == nil || opens != nil {
+		t.Errorf("a failure says %v", opens)
 	}
 	// Errors travel as codes.
 	_, _, err := cl.Play(context.Background(), &flow.Play{})
@@ -171,6 +191,15 @@ func TestMessagesThatAreNone(t *testing.T) {
 			}
 		})
 	}
+	t.Run("more requests than one question may have", func(t *testing.T) {
+		b, err := c.encode(opensMessage{make([]flow.Play, maxOpens+1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := serveBody(h, "POST", "/v1/opens", b); w.Code != 400 {
+			t.Errorf("status %d", w.Code)
+		}
+	})
 	t.Run("more exchanges than one message may have", func(t *testing.T) {
 		b, err := c.encode(learnMessageBody{make([]backup.Learned, maxLearned+1)})
 		if err != nil {

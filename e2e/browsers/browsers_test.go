@@ -57,6 +57,15 @@ func others() []profile {
 // sees says whether a hidden frame of an application sees who is signed in.
 func (p profile) sees(a app) bool { return p.frames != "" && strings.Contains(a.url, p.frames) }
 
+// host is the host of a URL.
+func host(at string) string {
+	u, err := url.Parse(at)
+	if err != nil {
+		panic(err)
+	}
+	return u.Host
+}
+
 // person is somebody at a browser.
 type person struct {
 	profile
@@ -136,7 +145,19 @@ func TestBrowsers(t *testing.T) {
 				w.check(w.lets("alice"), by)
 			})
 		}
-		t.Run("never there "+x.name, func(t *testing.T) { x.open(t, neverURL+"/").isLimited() })
+		t.Run("never there "+x.name, func(t *testing.T) {
+			w := x.open(t, neverURL+"/")
+			w.isLimited()
+			p := w.await("no page", limited)
+			for _, what := range []string{"You can open these now", "Mail", "Payroll", "Time sheets", "Wiki", host(implicitURL), host(expressURL)} {
+				if !strings.Contains(p.Text, what) {
+					t.Errorf("%q is not on the page: %s", what, p.Text)
+				}
+			}
+			w.act("follow a link", `[...document.querySelectorAll("main a")].find(a => a.textContent.startsWith("Time sheets")).click()`)
+			w.await("the link leads nowhere", func(p *page) bool { return !limited(p) })
+			w.check(w.lets("alice"), whose{"web", "alice", true, killed})
+		})
 	}
 	for x, tab := range halfway {
 		t.Run("halfway "+x.name, func(t *testing.T) {
@@ -157,7 +178,11 @@ func TestBrowsers(t *testing.T) {
 		for _, x := range c.people {
 			t.Run(c.name+" "+x.name, func(t *testing.T) {
 				for _, a := range apps() {
-					x.open(t, a.url).isLimited()
+					w := x.open(t, a.url)
+					w.isLimited()
+					if p := w.await("no page", limited); strings.Contains(p.Text, "You can open") {
+						t.Errorf("who is not signed in is told %s", p.Text)
+					}
 				}
 				if st := x.open(t, spaURL+"/idle").settled().call("renew('iframe')"); st.User != "" || st.Error != c.frame {
 					t.Errorf("in a hidden frame: %+v", st)
@@ -165,7 +190,7 @@ func TestBrowsers(t *testing.T) {
 			})
 		}
 	}
-	t.Run("pictures", func(t *testing.T) { strangers[0].pictures(t) })
+	t.Run("pictures", func(t *testing.T) { people[0].pictures(t) })
 
 	for _, x := range people {
 		if x.signs {

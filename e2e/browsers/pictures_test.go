@@ -21,7 +21,7 @@ import (
 
 var update = flag.Bool("update", false, "write the pictures of the limited-service page to docs/ (a Japanese font must be there)")
 
-// pictures looks at the limited-service page in light, dark and Japanese.
+// pictures looks at the limited-service page in light, dark and Japanese, as somebody who is signed in to other applications.
 func (b *browser) pictures(t *testing.T) {
 	for _, c := range []struct{ name, scheme, language, text string }{
 		{"limited", "light", "en", "Sign-in is limited right now"},
@@ -43,11 +43,11 @@ func (b *browser) pictures(t *testing.T) {
 			}
 			_, err = cdp.Call(ctx, tab, emulation.SetUserAgentOverride, emulation.SetUserAgentOverrideParams{UserAgent: agent, AcceptLanguage: c.language})
 			return err
-		}), chromedp.EmulateViewport(900, 900), chromedp.Navigate(webURL+"/")); err != nil {
+		}), chromedp.EmulateViewport(900, 900), chromedp.Navigate(neverURL+"/")); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		p := w.await("no page", func(p *page) bool { return strings.HasPrefix(p.URL, "https://"+idpHost) && p.Title != "" })
-		if p.Lang != c.language || !strings.Contains(p.Text, c.text) || !strings.Contains(p.Text, displayName) {
+		if p.Lang != c.language || !strings.Contains(p.Text, c.text) || !strings.Contains(p.Text, displayName) || !strings.Contains(p.Text, "Payroll") {
 			t.Errorf("%s: %+v", c.name, p)
 		}
 		picture, err := chromedp.Run(chrome.ctx, chromedp.FullScreenshot(100))

@@ -85,7 +85,9 @@ func newStage(t *testing.T) *stage {
 	// Five browsers share the processors with the primary: it may be late and is not away for that. A dead one refuses at once.
 	s.u, err = idptest.StartUnderstudyConfig(ctx, idptest.UnderstudyOptions{
 		Bin: bin, Dir: filepath.Join(dir, "gateway"), Primary: s.kc.URL(), Authority: authority, Host: idpHost,
-		Tenant: fmt.Sprintf("display_name: %q\ncontact: %q\nhealth: {deadline_min: 5s, probe_deadline: 10s, probe_away: 100ms, ramp: [100], ramp_step: 100ms}", displayName, "help@works.example"),
+		Tenant: fmt.Sprintf("display_name: %q\ncontact: %q\nhealth: {deadline_min: 5s, probe_deadline: 10s, probe_away: 100ms, ramp: [100], ramp_step: 100ms}\n"+
+			"clients: [{id: spa, client_name: Mail}, {id: msal, client_name: Payroll}, {id: web, client_name: Time sheets}, {id: hybrid, client_name: Wiki, client_uri: %q}]",
+			displayName, "help@works.example", hybridURL+"/"),
 	})
 	if err != nil {
 		t.Fatal(err)

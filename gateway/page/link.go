@@ -12,7 +12,7 @@ import (
 // Application is one that a person may open, or hear of.
 type Application struct {
 	Name string // empty: the host of URL
-	URL  string // absolute; what is not http or https is not shown
+	URL  string // absolute; what is not http or https leads nowhere
 }
 
 const (
@@ -20,11 +20,15 @@ const (
 	maxURL   = 8 << 10
 )
 
-// links keeps the applications that can be shown as links, in their order, the first 50 of them.
+// links keeps the applications that can be shown, in their order, the first 50 of them: as links, or by their names where they are none.
 func links(as []Application) []anchor {
 	var ls []anchor
 	for _, a := range as {
-		if l, ok := link(a); ok && len(ls) < maxLinks {
+		l, ok := link(a)
+		if !ok {
+			l = anchor{Name: clean(a.Name, 80)}
+		}
+		if l.Name != "" && len(ls) < maxLinks {
 			ls = append(ls, l)
 		}
 	}
@@ -40,7 +44,7 @@ func link(a Application) (anchor, bool) {
 		return anchor{}, false
 	}
 	l := anchor{Name: clean(a.Name, 80), URL: u.String(), Host: clean(u.Host, 80)}
-	if l.Name == "" {
+	if l.Name == "" || l.Name == l.Host {
 		l.Name, l.Host = l.Host, ""
 	}
 	return l, true

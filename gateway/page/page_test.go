@@ -51,7 +51,7 @@ func TestHeaders(t *testing.T) {
 func TestContent(t *testing.T) {
 	d := draw(t, request("/authorize"), full())
 	page := text(d.all("body")[0])
-	for _, want := range []string{"Example Corp", "help@example.com", "7f3k-92qd", "Mail mail.example", "wiki.internal:8080", "about 30 seconds", "no recent sign-in"} {
+	for _, want := range []string{"Example Corp", "help@example.com", "7f3k-92qd", "Mail mail.example", "wiki.internal:8080", "Desk", "about 30 seconds", "no recent sign-in"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("%q is missing from %q", want, page)
 		}
@@ -125,6 +125,7 @@ func TestHostileValues(t *testing.T) {
 		"contact":          func(v string) (*http.Request, any) { l := full(); l.Contact = v; return request("/"), l },
 		"application name": func(v string) (*http.Request, any) { l := full(); l.Applications[0].Name = v; return request("/"), l },
 		"application URL":  func(v string) (*http.Request, any) { l := full(); l.Applications[0].URL = v; return request("/"), l },
+		"name alone":       func(v string) (*http.Request, any) { l := full(); l.Applications[3].Name = v; return request("/"), l },
 		"id":               func(v string) (*http.Request, any) { l := full(); l.ID = v; return request("/"), l },
 		"again":            func(v string) (*http.Request, any) { l := full(); l.Again = v; return request("/"), l },
 		"ui_locales":       func(v string) (*http.Request, any) { l := full(); l.Locales = v; return request("/"), l },
@@ -200,13 +201,15 @@ func TestApplicationLinks(t *testing.T) {
 		"https://a.example/" + strings.Repeat("a", maxURL): "",
 	} {
 		ls := links([]Application{{"A", u}})
-		have := ""
-		if len(ls) > 0 {
-			have = ls[0].URL
+		if len(ls) != 1 || ls[0].URL != want || ls[0].Name != "A" {
+			t.Errorf("%.80q: %q, want %q", u, ls, want)
 		}
-		if have != want {
-			t.Errorf("%.80q: %q, want %q", u, have, want)
+		if ls := links([]Application{{"", u}}); (len(ls) == 1) != (want != "") {
+			t.Errorf("%.80q without a name: %q", u, ls)
 		}
+	}
+	if ls := links([]Application{{"a.example", "https://a.example/"}}); ls[0].Host != "" {
+		t.Errorf("the host stands there twice: %q", ls)
 	}
 	if n := len(links(slices.Repeat([]Application{{"A", "https://a.example/"}}, 1000))); n != maxLinks {
 		t.Errorf("%d links", n)

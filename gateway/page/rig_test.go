@@ -27,7 +27,7 @@ func full() Limited {
 		Tenant: "Example Corp", Contact: "help@example.com", Reason: NoRecord, ID: "7f3k-92qd", Retry: 30 * time.Second,
 		Again: "/authorize?client_id=mail&state=a%2Fb&scope=openid+profile&nonce='1'",
 		Applications: []Application{
-			{"Mail", "https://mail.example/"}, {"Time sheets", "https://time.example/app?x=1&y=2"}, {"", "http://wiki.internal:8080/"},
+			{"Mail", "https://mail.example/"}, {"Time sheets", "https://time.example/app?x=1&y=2"}, {"", "http://wiki.internal:8080/"}, {"Desk", ""},
 		},
 	}
 }
@@ -125,7 +125,7 @@ func elements(page any) map[string]string {
 	m := map[string]string{
 		"html": "lang dir", "head": "", "meta": "charset name content", "title": "", "style": "", "body": "", "header": "", "main": "", "footer": "",
 		"section": "aria-labelledby", "h1": "", "h2": "id", "p": "class", "div": "class", "ul": "class", "li": "", "a": "href class",
-		"bdi": "", "small": "", "dl": "", "dt": "", "dd": "", "code": "",
+		"bdi": "", "span": "", "small": "", "dl": "", "dt": "", "dd": "", "code": "",
 	}
 	switch page.(type) {
 	case SignedOut:
