@@ -152,6 +152,7 @@ func (s *Server) Status() *Status {
 				owners = ts.Records.owners
 			}
 			ts.Coverage = s.p.Coverage.Table(t.Name, owners, out.Keys.signing(t.Name), Reason)
+			ts.Coverage.Logouts(t.Told)
 		}
 		out.Tenants = append(out.Tenants, ts)
 	}

@@ -106,6 +106,11 @@ func (t *TenantStatus) text(p func(string, ...any), now time.Time) {
 	for _, u := range t.NotLearned {
 		p("  not learned: %d %s%s", u.N, u.Reason, parts(u.Text, u.Mend))
 	}
+	if t.Coverage != nil {
+		for _, line := range t.Coverage.Untold() {
+			p("  not notified of a logout in an outage: %s", line)
+		}
+	}
 	list := func(what string, cs []Count) {
 		for _, c := range cs {
 			p("  %s: %d %s", what, c.N, strings.Join(c.Labels, " "))

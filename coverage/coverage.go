@@ -31,6 +31,7 @@ type Seen struct {
 	Reason         string     // why it was not learned; "": it was
 	Kept           bool       // the store knows of it, learned or not
 	Alone          bool       // what the client may ask hangs on its secret or key
+	Mute           bool       // no logout token for it can be signed here
 }
 
 const (
@@ -84,6 +85,7 @@ type row struct {
 	door      variety
 	person    variety
 	alone     bool     // see Seen
+	mute      bool     // as it was kept last
 	addresses []string // of its servers
 	exchanges uint64
 	last      time.Time
@@ -143,6 +145,9 @@ func (b *Book) Add(s Seen) {
 		return
 	}
 	r.pseudonym, r.alone = s.Pseudonym, r.alone || s.Alone
+	if s.Kept {
+		r.mute = s.Mute
+	}
 	r.add(&s, who)
 	if s.Address != "" && !slices.Contains(r.addresses, s.Address) && len(r.addresses) < maxAddresses {
 		r.addresses = append(r.addresses, s.Address)
@@ -281,6 +286,46 @@ type Row struct {
 	// with was published: what keeps a key set that long refuses what the backup signs.
 	Unread []string `json:"unread,omitempty"`
 	Key    string   `json:"key,omitempty"` // that key
+	// Logout says whether the application is told of a logout that is carried out in an outage; nil: no person is signed in to it by this
+	// flow, or that was not asked (see [Table.Logouts]).
+	Logout *Logout `json:"logout,omitempty"`
+
+	person, mute bool
+}
+
+// Logout says how an application is told of logouts.
+type Logout struct {
+	Told []string `json:"told"` // BackChannel, FrontChannel; empty: it is not notified
+	Mend string   `json:"mend,omitempty"`
+}
+
+// Ways to tell an application of a logout (OpenID Connect Back-Channel Logout, Front-Channel Logout).
+const (
+	BackChannel  = "back_channel"
+	FrontChannel = "front_channel"
+)
+
+// Logouts puts into the table which applications are told of a logout in an outage. told says how an application would be, as far as
+// configuration shows.
+func (t *Table) Logouts(told func(issuer, application string) []string) {
+	for i := range t.Applications {
+		x := &t.Applications[i]
+		if !x.person {
+			continue
+		}
+		x.Logout = &Logout{Told: []string{}}
+		mend := "set `backchannel_logout_uri` or `frontchannel_logout_uri` in `clients`"
+		for _, how := range told(x.Issuer, x.Application) {
+			if how == BackChannel && x.mute {
+				mend = "the backup has no key for the algorithm of its ID tokens: use RS256 or ES256, or set `frontchannel_logout_uri` in `clients`"
+				continue
+			}
+			x.Logout.Told = append(x.Logout.Told, how)
+		}
+		if len(x.Logout.Told) == 0 {
+			x.Logout.Mend = mend
+		}
+	}
 }
 
 // Key is a key that the backup signs with.
@@ -328,7 +373,8 @@ func (b *Book) Table(tenant string, sessions map[session.Owner]session.Sessions,
 		return nil
 	}
 	for at, r := range p.applications {
-		x := Row{Issuer: at.issuer, Application: at.name, Flow: at.flow, Why: []Why{}}
+		x := Row{Issuer: at.issuer, Application: at.name, Flow: at.flow, Why: []Why{}, mute: r.mute}
+		x.person = at.flow == refreshToken || at.flow == authorization
 		r.measure(&x, r, kinds(at, r), sessions)
 		x.finish(applications(at.name), reason)
 		if k, ok := keys[at.issuer]; ok && x.Servable > 0 {

@@ -3,6 +3,7 @@ package coverage
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -234,6 +235,75 @@ func TestText(t *testing.T) {
 	b.Table("empty", nil, nil, explain).Text(&out)
 	if !strings.Contains(out.String(), "none was seen yet") {
 		t.Errorf("%s", out.String())
+	}
+}
+
+// Each application that persons are signed in to is told of a logout, or stands there as one that is not.
+func TestLogouts(t *testing.T) {
+	b, _ := newBook()
+	see := func(client, flow string, change func(*Seen)) {
+		s := Seen{Tenant: "staff", Issuer: "https://i", Client: client, Flow: flow, Auth: "none", Who: id("s"), Kept: true}
+		if change != nil {
+			change(&s)
+		}
+		b.Add(s)
+	}
+	for _, client := range []string{"back", "front", "both", "neither", "mute", "mute-framed", "heard\x1b[2J"} {
+		see(client, "refresh_token", func(s *Seen) { s.Mute = strings.HasPrefix(client, "mute") })
+	}
+	see("neither", "authorization", nil)
+	see("service", "client_credentials", func(s *Seen) { s.Alone = true })
+	configured := map[string][]string{
+		"back": {BackChannel}, "front": {FrontChannel}, "both": {BackChannel, FrontChannel}, "mute": {BackChannel}, "mute-framed": {BackChannel, FrontChannel}, "service": {BackChannel},
+	}
+	table := b.Table("staff", nil, nil, explain)
+	table.Logouts(func(issuer, client string) []string {
+		if issuer != "https://i" {
+			t.Errorf("issuer %q", issuer)
+		}
+		return configured[client]
+	})
+	have := map[string]string{}
+	for _, r := range table.Applications {
+		have[r.Application+" "+r.Flow] = r.Logout.String()
+		if r.Logout != nil && (r.Logout.Mend == "") != (len(r.Logout.Told) > 0) {
+			t.Errorf("%s: %+v", r.Application, r.Logout)
+		}
+	}
+	want := map[string]string{
+		"back refresh_token": "told", "front refresh_token": "told, by a frame", "both refresh_token": "told, by both channels", "neither refresh_token": "not notified",
+		"neither authorization": "not notified", "mute refresh_token": "not notified", "mute-framed refresh_token": "told, by a frame", "heard\x1b[2J refresh_token": "not notified",
+		"service client_credentials": "–",
+	}
+	if !maps.Equal(have, want) {
+		t.Errorf("have %q\nwant %q", have, want)
+	}
+	lines := table.Untold()
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "heard\uFFFD[2J, neither: set `backchannel_logout_uri` or `frontchannel_logout_uri` in `clients`") && !strings.HasPrefix(lines[1], "heard\uFFFD[2J, neither: set") ||
+		!slices.ContainsFunc(lines, func(s string) bool { return strings.HasPrefix(s, "mute: the backup has no key for the algorithm") }) {
+		t.Errorf("%q", lines)
+	}
+	var out bytes.Buffer
+	table.Text(&out)
+	if !strings.Contains(out.String(), "LOGOUT") || !strings.Contains(out.String(), "not notified") || strings.Count(out.String(), "Not notified of a logout in an outage") != 2 || strings.ContainsRune(out.String(), 0x1b) {
+		t.Errorf("%s", out.String())
+	}
+	// Configured, and learned again with an algorithm that the backup has.
+	see("mute", "refresh_token", nil)
+	table = b.Table("staff", nil, nil, explain)
+	table.Logouts(func(string, string) []string { return []string{BackChannel} })
+	for _, r := range table.Applications {
+		if r.Application == "mute" && r.Logout.String() != "told" {
+			t.Errorf("mended: %+v", r.Logout)
+		}
+	}
+	for i := range 30 {
+		see(fmt.Sprintf("x%02d", i), "refresh_token", nil)
+	}
+	table = b.Table("staff", nil, nil, explain)
+	table.Logouts(func(string, string) []string { return nil })
+	if lines := table.Untold(); len(lines) != 1 || !strings.Contains(lines[0], " and 27 more: ") || strings.Count(lines[0], ",") != maxUntold-1 {
+		t.Errorf("%q", lines)
 	}
 }
 

@@ -25,12 +25,15 @@ const (
 	maxClientShown   = 256 // bytes of a client_id
 )
 
-// opened is what is remembered of an application that a person was let into; nil where it is none that can be shown. door are the keys
-// of what was approved.
-func (x *tied) opened(t *Tenant, door session.ArtifactKeys) *session.Opened {
-	start, ok := t.start(x.ask.Params["redirect_uri"], x.request.HTTP.Header.Get("Sec-Fetch-Site"))
-	if !ok && t.Applications[x.ask.Client.ID].URL == "" || len(x.ask.Client.ID) > maxClientShown {
+// opened is what is remembered of an application that a person was let into; nil: nothing. door are the keys of what was approved. One
+// that was not learned, or that nobody could open, is remembered by its name alone.
+func (x *tied) opened(t *Tenant, door session.ArtifactKeys, learned bool) *session.Opened {
+	if len(x.ask.Client.ID) > maxClientShown {
 		return nil
+	}
+	start, ok := t.start(x.ask.Params["redirect_uri"], x.request.HTTP.Header.Get("Sec-Fetch-Site"))
+	if !learned || !ok && t.Applications[x.ask.Client.ID].URL == "" {
+		return &session.Opened{Client: x.ask.Client.ID}
 	}
 	o := &session.Opened{Client: x.ask.Client.ID, Start: start, Lookup: door.Lookup, Key: door.Key, Params: map[string]string{}}
 	for _, name := range []string{"response_type", "response_mode", "max_age"} {
@@ -77,15 +80,19 @@ func (g *Gateway) applications(r *http.Request, v *visit) []page.Application {
 	var out []page.Application
 	for _, is := range is {
 		k := g.opened(ctx, v, g.browserKeys(v.tenant.Name, is.ID, v.browser, primary))
-		if k == nil || len(k.Opened) == 0 {
+		if k == nil {
 			continue
 		}
-		opens, err := g.c.Backup.Opens(ctx, g.asked(r, v, is, k))
+		may := slices.DeleteFunc(slices.Clone(k.Opened), func(o session.Opened) bool { return o.Key == nil })
+		if len(may) == 0 {
+			continue
+		}
+		opens, err := g.c.Backup.Opens(ctx, g.asked(r, v, is, may))
 		if err != nil {
 			g.c.Log.Warn("what a person can open is not known", "tenant", v.tenant.Name, "id", v.id, "error", err)
 			return nil
 		}
-		for i, o := range k.Opened[:min(len(k.Opened), len(opens))] {
+		for i, o := range may[:min(len(may), len(opens))] {
 			if a := v.tenant.shown(&o); opens[i] && !slices.Contains(out, a) {
 				out = append(out, a)
 			}
@@ -98,9 +105,9 @@ func (g *Gateway) applications(r *http.Request, v *visit) []page.Application {
 }
 
 // asked are the requests with which the applications of a browser would be opened, as the primary approved them.
-func (g *Gateway) asked(r *http.Request, v *visit, is *issuer, k *session.BrowserKey) (ps []*flow.Play) {
+func (g *Gateway) asked(r *http.Request, v *visit, is *issuer, may []session.Opened) (ps []*flow.Play) {
 	m := v.tenant.monitors[flow.Token]
-	for _, o := range k.Opened[:min(len(k.Opened), session.MaxOpened)] {
+	for _, o := range may[:min(len(may), session.MaxOpened)] {
 		ps = append(ps, &flow.Play{
 			ID: v.id, Tenant: v.tenant.Name, Issuer: is.ID, Flow: oauth.Authorization{}.Name(), Client: flow.Proof{ID: o.Client, Method: "none"},
 			Artifact: session.ArtifactKeys{Kind: session.Application, Lookup: o.Lookup, Key: o.Key}, Params: o.Params,
@@ -126,4 +133,14 @@ func (t *Tenant) shown(o *session.Opened) page.Application {
 		a.Name = o.Client
 	}
 	return a
+}
+
+// names are how a person is shown clients, without one.
+func (t *Tenant) names(clients []string, but string) (out []string) {
+	for _, id := range clients {
+		if id != but {
+			out = append(out, cmp.Or(t.Applications[id].Name, id))
+		}
+	}
+	return out
 }

@@ -193,6 +193,23 @@ func (t *trip) hinted(ctx context.Context) ([]user, error) {
 	return slices.DeleteFunc(us, func(u user) bool { return u.Subject != subject }), err
 }
 
+// partsOf are the applications that those who are signed in with the browser of a logout were let into, as far as it was remembered.
+func (t *trip) partsOf(ctx context.Context, us []user) (clients []string) {
+	v := t.v
+	primary := v.tenant.holds(v.request.HTTP).text(v.tenant.SessionCookies)
+	if len(us) == 0 || primary == "" {
+		return nil
+	}
+	k := t.g.opened(ctx, v, t.g.browserKeys(v.tenant.Name, v.issuer.ID, v.browser, primary))
+	if k == nil || !slices.ContainsFunc(us, func(u user) bool { return u.Device == t.g.c.Seal.Device(v.tenant.Name, v.issuer.ID, k) }) {
+		return nil
+	}
+	for _, o := range k.Opened {
+		clients = append(clients, o.Client)
+	}
+	return clients
+}
+
 // usersOf are those who may be signed in with a browser, by what it holds, what it held before, and who was last seen to sign in.
 func (g *Gateway) usersOf(ctx context.Context, v *visit, is *issuer, primary string) ([]user, error) {
 	t := v.tenant

@@ -32,7 +32,7 @@ func (g *Gateway) cover(m sealed, o backup.Outcome) {
 		return
 	}
 	s := *m.seen
-	s.Auth, s.Reason, s.Kept = m.ClientAuth, o.Unlearned, true
+	s.Auth, s.Reason, s.Kept, s.Mute = m.ClientAuth, o.Unlearned, true, m.Notify != nil && m.Notify["alg"] == ""
 	g.count(s)
 }
 

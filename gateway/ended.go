@@ -110,6 +110,7 @@ func (t *trip) endHere(ctx context.Context) *http.Response {
 	if err != nil {
 		return t.notKept()
 	}
+	t.took = t.partsOf(ctx, us)
 	now := t.g.c.Now()
 	known, err := t.g.ended(ctx, t.v, t.v.request.Form, now, false, false)
 	switch {

@@ -40,6 +40,7 @@ type trip struct {
 	parties    parties           // who is told of a logout that was carried out here
 	doubt      bool              // the primary failed for this request, which its browser might have brought about
 	closed     bool              // the browser that asked was its own, and is closed
+	took       []string          // applications that the person was let into with it
 	heard      bool              // the primary carried it out
 	possession *proof.Possession // of the key that the client proved; nil: it did not, or was not asked yet
 	token      *session.Token    // an access token of the primary's that is asked about, verified

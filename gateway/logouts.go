@@ -10,6 +10,7 @@ import (
 
 	"understudy/backup"
 	"understudy/backup/notice"
+	"understudy/coverage"
 	"understudy/flow"
 	"understudy/flow/oauth"
 	"understudy/gateway/page"
@@ -59,6 +60,21 @@ func (v *visit) notify(client string, idToken *session.Token) map[string]string 
 	return out
 }
 
+// Told says how a client would be told of a logout that is carried out here, as far as configuration shows.
+func (t *Tenant) Told(issuer, client string) (by []string) {
+	l := t.Logouts[client]
+	for _, is := range t.meta.issuers() {
+		if is.ID == issuer && l.Backchannel.URI != "" && is.problem == "" && len(is.algs) > 0 {
+			by = append(by, coverage.BackChannel)
+			break
+		}
+	}
+	if l.Frontchannel != "" && page.Frameable(l.Frontchannel) {
+		by = append(by, coverage.FrontChannel)
+	}
+	return by
+}
+
 // endedSession is what a logout that was carried out here says of the session: who and which, and a client that took part. The
 // hint's signature was verified; a refresh token is known here, byte for byte as the primary issued it.
 func (t *trip) endedSession() (subject, sid, client string) {
@@ -79,20 +95,24 @@ func (t *trip) endedSession() (subject, sid, client string) {
 
 // tellParties tells the relying parties of a session that was ended here, and notes who is told and who is not.
 //
-// Who took part is known by the session's pseudonym, kept when what the primary approved for a configured client was learned.
+// Who took part is known by the session's pseudonym, kept when what the primary approved for a configured client was learned; the
+// others by what the person was let into with the browser that signs out.
 // Of a logout that names no session nobody is told: which sessions it ended is only inferred. Frames are loaded only in the
 // browser that was signed in with that session: with a stranger's hint anybody could sign anybody out of their applications.
 func (t *trip) tellParties(ctx context.Context) {
 	v := t.v
-	if v.endpoint != flow.EndSession || len(v.tenant.Logouts) == 0 {
+	if v.endpoint != flow.EndSession {
 		return
 	}
 	subject, sid, asked := t.endedSession()
-	took := []string{}
+	var took []string
+	if t.closed {
+		took = append(took, t.took...)
+	}
 	if asked != "" {
 		took = append(took, asked)
 	}
-	if sid != "" {
+	if sid != "" && len(v.tenant.Logouts) > 0 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), partiesTime)
 		defer cancel()
 		ps, err := t.g.c.Backup.SignedOut(ctx, &backup.SignOut{

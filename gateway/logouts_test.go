@@ -19,6 +19,7 @@ import (
 	"understudy/audit"
 	"understudy/backup/notice"
 	"understudy/gateway"
+	"understudy/gateway/page"
 	"understudy/idptest"
 	"understudy/session"
 )
@@ -173,6 +174,7 @@ func TestRelyingPartiesAreToldOfALogout(t *testing.T) {
 
 	alice, other := &idptest.Browser{}, &idptest.Browser{}
 	ka := r.tab("rot", "web", "web-secret", alice).signIn("alice")
+	r.tab("rot", "spa", "", alice).signIn("alice")
 	ko := r.tab("rot", "web", "web-secret", other).signIn("bob")
 	settled()
 	kc.Kill()
@@ -210,7 +212,7 @@ func TestRelyingPartiesAreToldOfALogout(t *testing.T) {
 	})
 	t.Run("lines", func(t *testing.T) {
 		r.line(t, "the logout", func(e audit.Entry) bool {
-			return e.Rule == "ended_here" && slices.Equal(e.Told, []string{"web"}) && len(e.Untold) == 0
+			return e.Rule == "ended_here" && slices.Equal(e.Told, []string{"web"}) && slices.Equal(e.Untold, []string{"spa"})
 		})
 		r.line(t, "the logout token", func(e audit.Entry) bool {
 			return e.Rule == "logout_told" && e.Client == "web" && e.Session == sid && e.Key == kid(ours)
@@ -269,4 +271,49 @@ func TestRelyingPartiesAreToldOfALogout(t *testing.T) {
 	if n := len(strange.heard()); n != 0 {
 		t.Errorf("a place of no client's that took part was asked %d times", n)
 	}
+}
+
+// Whom nobody tells of a logout, because no logout URI of theirs is configured, is named in its line and to the person, as far as the
+// browser shows: to whoever signs out with it, and in no other's.
+func TestWhoIsNotNotifiedOfALogout(t *testing.T) {
+	kc := keycloak(t)
+	ctx := context.Background()
+	public(t, kc, "wiki", "https://wiki.example/cb")
+	r := newRig(t, kc.URL(), func(t *gateway.Tenant) { t.Applications = map[string]page.Application{"wiki": {Name: "Our wiki"}} })
+	alice, bob := &idptest.Browser{}, &idptest.Browser{}
+	ka := r.tab("rot", "web", "web-secret", alice).signIn("alice")
+	r.tab("rot", "wiki", "", alice).signInTo("https://wiki.example/cb", "alice")
+	at := "http://" + strings.TrimPrefix(r.url, "http://") + "/inside"
+	public(t, kc, "inside", at)
+	r.tab("rot", "inside", "", alice).signInTo(at, "alice") // at the primary's own host: nobody can open it, and it took part
+	kb := r.tab("rot", "web", "web-secret", bob).signIn("bob")
+	settled()
+	kc.Kill()
+	defer kc.Restart(ctx)
+	signOut := func(b *idptest.Browser, hint string) string {
+		t.Helper()
+		resp, body, err := b.Get(ctx, r.logoutAt("rot", hint))
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%v %d %.300s", err, resp.StatusCode, body)
+		}
+		return body
+	}
+	if body := signOut(alice.Clone(), kb.IDToken); strings.Contains(body, "Our wiki") {
+		t.Error("with another's hint the browser's applications are told")
+	}
+	body := signOut(alice, ka.IDToken)
+	for _, name := range []string{"Our wiki", "inside"} {
+		if !strings.Contains(body, "<li><bdi>"+name+"</bdi></li>") {
+			t.Errorf("the person is not told of %s: %s", name, body)
+		}
+	}
+	if strings.Contains(body, "<bdi>web</bdi>") {
+		t.Error("the person is told of the application that sent them")
+	}
+	r.line(t, "the logout", func(e audit.Entry) bool {
+		return e.Rule == "ended_here" && len(e.Told) == 0 && slices.Equal(e.Untold, []string{"inside", "web", "wiki"})
+	})
+	r.line(t, "the logout with another's hint", func(e audit.Entry) bool {
+		return e.Rule == "ended_here" && len(e.Told) == 0 && slices.Equal(e.Untold, []string{"web"})
+	})
 }

@@ -58,7 +58,8 @@ func (t *trip) signedOut() *http.Response {
 		rec.h.Set("Location", to)
 		rec.status = http.StatusFound
 	case navigates(r):
-		o := page.SignedOut{Tenant: t.v.tenant.DisplayName, ID: t.v.id, Told: t.v.told, Untold: t.v.untold, Frames: t.parties.frames}
+		_, _, asked := t.endedSession() // which knows: it sent the person here
+		o := page.SignedOut{Tenant: t.v.tenant.DisplayName, ID: t.v.id, Told: t.v.tenant.names(t.v.told, ""), Untold: t.v.tenant.names(t.v.untold, asked), Frames: t.parties.frames}
 		if onward {
 			o.Back.URL, o.Onward = to, framesTime
 		}

@@ -506,7 +506,7 @@ func (x *tied) learned(ctx context.Context, l *learner, v *visit, le *flow.Lesso
 	if out.Unlearned == "" && x.request.Referenced {
 		rec.Scope, out.Unlearned = x.read(&rec)
 	}
-	if o := x.opened(v.tenant, app); o != nil && out.Unlearned == "" {
+	if o := x.opened(v.tenant, app, out.Unlearned == ""); o != nil {
 		k = g.browsers.lets(out.Device, k, *o)
 	}
 	wrapped, err := k.Wrap(v.tenant.Name, now)

@@ -3,6 +3,7 @@ package session
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -26,8 +27,8 @@ const MaxOpened = 20
 type Opened struct {
 	Client string `cbor:"0,keyasint"`           // client_id
 	Start  string `cbor:"1,keyasint,omitempty"` // URL where it starts; "": not known
-	Lookup ID     `cbor:"2,keyasint"`           // of the door
-	Key    []byte `cbor:"3,keyasint"`           // that opens it
+	Lookup ID     `cbor:"2,keyasint,omitzero"`  // of the door
+	Key    []byte `cbor:"3,keyasint,omitempty"` // that opens it; nil: that it was let into is all that is known
 	// Params are parameters of the request on which it depends whether it is answered.
 	Params map[string]string `cbor:"4,keyasint,omitempty"`
 }
@@ -44,11 +45,16 @@ func (k *BrowserKey) Application(what ...string) string {
 	return Joined(append([]string{string(k.Key), k.Subject}, what...)...)
 }
 
-// With returns the same key with an application before the others. The same client at the same place stands there once.
+// With returns the same key with an application before the others. The same client at the same place stands there once, and one of
+// which nothing but its name is known takes no other's place.
 func (k *BrowserKey) With(o Opened) *BrowserKey {
+	if o.Key == nil && slices.ContainsFunc(k.Opened, func(other Opened) bool { return other.Client == o.Client }) {
+		return k
+	}
 	out := &BrowserKey{Key: k.Key, Subject: k.Subject, Opened: []Opened{o}}
 	for _, other := range k.Opened {
-		if (other.Client != o.Client || other.Start != o.Start) && len(out.Opened) < MaxOpened {
+		same := other.Client == o.Client && (other.Start == o.Start || other.Key == nil)
+		if !same && len(out.Opened) < MaxOpened {
 			out.Opened = append(out.Opened, other)
 		}
 	}

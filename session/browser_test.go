@@ -31,3 +31,15 @@ func TestWhatABrowserOpened(t *testing.T) {
 		t.Error("it is another key")
 	}
 }
+
+// Of what was only let in by name no place is taken from what can be opened.
+func TestWhatABrowserOpenedByName(t *testing.T) {
+	k := NewBrowserKey("alice").With(Opened{Client: "a"}).With(Opened{Client: "a"})
+	if len(k.Opened) != 1 || k.Opened[0].Key != nil {
+		t.Errorf("%+v", k.Opened)
+	}
+	k = k.With(Opened{Client: "a", Start: "https://a.example/", Key: []byte{1}}).With(Opened{Client: "a"})
+	if len(k.Opened) != 1 || k.Opened[0].Key == nil {
+		t.Errorf("%+v", k.Opened)
+	}
+}

@@ -59,6 +59,9 @@ func TestCoverage(t *testing.T) {
 	rows := []string{"web authorization 2/2", "web refresh_token 2/2"}
 	n.wantCovered("both", rows...)
 	n.run("status", "--coverage").want(t, 0, "APPLICATION", "CLIENT AUTHENTICATION", "client_secret_basic", "100 %", "RESOURCE", "(none named)")
+	n.run("status", "--coverage").want(t, 0, "LOGOUT", "not notified", "Not notified of a logout in an outage: web: set `backchannel_logout_uri` or `frontchannel_logout_uri` in `clients`")
+	n.run("status").want(t, 0, "not notified of a logout in an outage: web: set `backchannel_logout_uri`")
+	n.run("status", "--json").want(t, 0, `"told": []`, `"mend": "set `+"`backchannel_logout_uri`")
 	unread := "keys were not fetched from 127.0.0.1 since `bk-"
 	n.run("status", "--coverage").want(t, 0, unread)
 	if resp, err := http.Get(n.url() + "/jwks"); err != nil {
@@ -122,12 +125,15 @@ func TestCoverageNamesTheMend(t *testing.T) {
 	n.wantCovered("nothing", "web authorization 0/1 no_session_cookie", "web authorization_code 0/1 no_refresh_token")
 	t.Log(n.run("status", "--coverage").want(t, 0, "1: no session cookie known: set `session_cookies`", "0 %", "offline_access").out)
 
-	n.write(idp.URL())
+	n.write(idp.URL(), "    clients: [{id: web, backchannel_logout_uri: \"http://127.0.0.1:9/out\"}]")
 	n.hangup()
 	n.until("took the new configuration", func() bool { return n.logged("the new configuration is in force") })
 	n.until("knew the issuer", func() bool { return len(n.status().Tenants[0].Issuers) > 0 })
 	signIn()
 	n.wantCovered("the browser", "web authorization 1/1", "web authorization_code 0/1 no_refresh_token")
+	if out := n.run("status", "--coverage").want(t, 0, "told").out; strings.Contains(out, "otified") {
+		t.Errorf("it is told\n%s", out)
+	}
 	idp.Kill()
 	at, err := alice.Visit(t.Context(), c.AuthCodeURL("s2", oauth2.SetAuthURLParam("prompt", "none")), c.RedirectURL, nil)
 	if err != nil || at.Query().Get("code") == "" {
