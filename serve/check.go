@@ -85,12 +85,21 @@ func Check(ctx context.Context, c *config.Config, s *config.Source) *Report {
 	}
 	if c.Backup.Listen != "" || c.Backup.URL != "" {
 		r.pair("backup", c.Backup.TLS.CertFile, c.Backup.TLS.KeyFile, nil)
+		if _, _, err := authorities(s, "backup.tls.ca_file", c.Backup.TLS.CAFile); err != nil {
+			r.add(Wrong, "files", err.Error(), "")
+		} else {
+			r.authorities("backup.tls.ca_file", c.Backup.TLS.CAFile)
+		}
 	}
 	o, err := Resolve(c, s)
 	if err != nil {
-		r.add(Wrong, "upstream_files", err.Error(), "")
+		for _, p := range config.Problems(err) {
+			r.add(Wrong, "files", p.Error(), "")
+		}
 		return r
 	}
+	r.clientFiles(c)
+	r.clientCertificates(c)
 	for i, t := range o.Tenants {
 		u := c.Tenants[i].Upstream
 		r.pair("upstream of "+t.Name, u.ClientCertFile, u.ClientKeyFile, nil)

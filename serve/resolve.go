@@ -6,7 +6,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 
@@ -18,8 +20,8 @@ import (
 	"understudy/health"
 )
 
-// Resolve turns a checked configuration into options: it reads the files of the upstreams' certificates. Reload and Log
-// are left to the caller.
+// Resolve turns a checked configuration into options: it reads the files that tenants name. Its error says everything that is wrong with
+// them (see [config.Problems]). Reload and Log are left to the caller.
 func Resolve(c *config.Config, s *config.Source) (Options, error) {
 	o := Options{
 		HealthPath: c.HealthPath, DataDir: c.DataDir, SealingKeyFile: c.SealingKeyFile, KeyEncryptionKeyFile: c.KeyEncryptionKeyFile,
@@ -33,17 +35,22 @@ func Resolve(c *config.Config, s *config.Source) (Options, error) {
 	for _, l := range c.Listeners {
 		o.Listeners = append(o.Listeners, Listener{l.Address, l.TLS.CertFile, l.TLS.KeyFile, l.AskCertificate})
 	}
+	var errs []error
 	print := sha256.New()
 	fmt.Fprintf(print, "%q", c.HealthPath)
 	for i := range c.Tenants {
 		t, files, err := tenant(&c.Tenants[i], s, fmt.Sprintf("tenants[%d]", i))
 		if err != nil {
-			return Options{}, err
+			errs = append(errs, err)
+			continue
 		}
 		o.Tenants = append(o.Tenants, t)
 		flat := c.Tenants[i]
 		flat.ShadowPercent = nil // a pointer would never be the same
 		fmt.Fprintf(print, "%+v %g %x", flat, t.Shadow, files)
+	}
+	if len(errs) > 0 {
+		return Options{}, errors.Join(errs...)
 	}
 	o.print = hex.EncodeToString(print.Sum(nil))
 	return o, nil
@@ -75,40 +82,63 @@ func tenant(c *config.Tenant, s *config.Source, at string) (*gateway.Tenant, []b
 		t.Trusted = append(t.Trusted, n)
 	}
 	files, err := clientKeys(s, at, c, t)
-	if err != nil {
-		return nil, nil, err
-	}
-	more, err := clientCertificates(s, at+".client_certificates", &c.ClientCertificates, t)
-	if err != nil {
-		return nil, nil, err
-	}
+	more, err2 := clientCertificates(s, at+".client_certificates", &c.ClientCertificates, t)
 	files = append(files, more...)
-	if u.Scheme != "https" {
-		return t, files, nil
+	upstream, err3 := upstreamFiles(s, at+".upstream", &c.Upstream, t)
+	if err := errors.Join(err, err2, err3); err != nil {
+		return nil, nil, err
 	}
-	t.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.Upstream.ServerName}
-	if f := c.Upstream.CAFile; f != "" {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return nil, nil, s.Problem(at+".upstream.ca_file", "it cannot be read: %s", err)
-		}
-		t.TLS.RootCAs = x509.NewCertPool()
-		if !t.TLS.RootCAs.AppendCertsFromPEM(b) {
-			return nil, nil, s.Problem(at+".upstream.ca_file", "there is no certificate in %s: it must be PEM", f)
-		}
-		files = append(files, b...)
+	return t, append(files, upstream...), nil
+}
+
+// read reads a file that a setting names.
+func read(s *config.Source, at, file string) ([]byte, error) {
+	b, err := os.ReadFile(file)
+	if err == nil {
+		return b, nil
 	}
-	if f := c.Upstream.ClientCertFile; f != "" {
-		cert, err := tls.LoadX509KeyPair(f, c.Upstream.ClientKeyFile)
+	var why *fs.PathError
+	if errors.As(err, &why) {
+		err = why.Err // the file is named before
+	}
+	return nil, s.Problem(at, "%s cannot be read (%s): name a file that is there and that this user may read", file, err)
+}
+
+// authorities reads a file of certificates of authorities, and returns what it holds.
+func authorities(s *config.Source, at, file string) (*x509.CertPool, []byte, error) {
+	b, err := read(s, at, file)
+	if err != nil {
+		return nil, nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, nil, s.Problem(at, "there is no certificate in %s: give the authority's own as PEM, which begins with -----BEGIN CERTIFICATE-----", file)
+	}
+	return pool, b, nil
+}
+
+// upstreamFiles reads how the primary is known and what is shown to it, and returns the files' contents.
+func upstreamFiles(s *config.Source, at string, c *config.Upstream, t *gateway.Tenant) (files []byte, err error) {
+	if t.Upstream.Scheme != "https" {
+		return nil, nil
+	}
+	t.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
+	if f := c.CAFile; f != "" {
+		if t.TLS.RootCAs, files, err = authorities(s, at+".ca_file", f); err != nil {
+			return nil, err
+		}
+	}
+	if f := c.ClientCertFile; f != "" {
+		cert, err := tls.LoadX509KeyPair(f, c.ClientKeyFile)
 		if err != nil {
-			return nil, nil, s.Problem(at+".upstream.client_cert_file", "it does not load with its key: %s", err)
+			return nil, s.Problem(at+".client_cert_file", "%s does not load with its key %s (%s): give a PEM certificate and the key that belongs to it", f, c.ClientKeyFile, err)
 		}
 		t.TLS.Certificates = []tls.Certificate{cert}
 		for _, der := range cert.Certificate {
 			files = append(files, der...)
 		}
 	}
-	return t, files, nil
+	return files, nil
 }
 
 // clientKeys reads the registered keys of clients and what else is known of them, and returns the files' contents.
@@ -117,13 +147,17 @@ func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant
 	t.RequestURIs = map[string][]string{}
 	seen := map[string]bool{}
 	t.Logouts, t.Applications = map[string]gateway.Logout{}, map[string]page.Application{}
+	var errs []error
+	bad := func(err error) { errs = append(errs, err) }
 	for i, client := range c.Clients {
 		at := fmt.Sprintf("%s.clients[%d]", at, i)
 		if client.ID == "" {
-			return nil, s.Problem(at+".id", "it names no client: give its client_id")
+			bad(s.Problem(at+".id", "it names no client: give its client_id"))
+			continue
 		}
 		if seen[client.ID] {
-			return nil, s.Problem(at+".id", "the client %s stands here twice", client.ID)
+			bad(s.Problem(at+".id", "the client %s stands here twice", client.ID))
+			continue
 		}
 		seen[client.ID] = true
 		told := client.BackchannelLogoutURI != "" || client.FrontchannelLogoutURI != ""
@@ -139,26 +173,29 @@ func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant
 		}
 		switch {
 		case !told && !shown && client.JWKSFile == "" && client.JWKSURI == "" && client.SecretFile == "":
-			return nil, s.Problem(at+".jwks_file", "nothing is known of it: give its public keys as a JWK Set (or jwks_uri, secret_file, a logout URI, client_name or client_uri)")
+			bad(s.Problem(at+".jwks_file", "nothing is known of it: give its public keys as a JWK Set (or jwks_uri, secret_file, a logout URI, client_name or client_uri)"))
 		case client.JWKSFile != "" && client.JWKSURI != "":
-			return nil, s.Problem(at+".jwks_uri", "the client has jwks_file too: remove one of the two")
+			bad(s.Problem(at+".jwks_uri", "the client has jwks_file too: remove one of the two"))
+			continue
 		case len(client.RequestURIs) > 0 && client.JWKSFile == "" && client.JWKSURI == "":
-			return nil, s.Problem(at+".request_uris", "nobody could tell that the client signed what is there: give jwks_file or jwks_uri")
+			bad(s.Problem(at+".request_uris", "nobody could tell that the client signed what is there: give jwks_file or jwks_uri"))
+			continue
 		}
 		for j, uri := range client.RequestURIs {
 			if err := gateway.CheckRequestURI(uri); err != nil {
-				return nil, s.Problem(fmt.Sprintf("%s.request_uris[%d]", at, j), "%s", err)
+				bad(s.Problem(fmt.Sprintf("%s.request_uris[%d]", at, j), "%s", err))
+				continue
 			}
 			t.RequestURIs[client.ID] = append(t.RequestURIs[client.ID], uri)
 		}
-		if client.SecretFile != "" {
-			b, err := os.ReadFile(client.SecretFile)
-			if err != nil {
-				return nil, s.Problem(at+".secret_file", "it cannot be read: %s", err)
-			}
+		if f := client.SecretFile; f != "" {
+			b, err := read(s, at+".secret_file", f)
 			b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
-			if len(b) < 32 {
-				return nil, s.Problem(at+".secret_file", "it holds less than the 32 bytes that an assertion by HS256 is signed with (RFC 7518, section 3.2)")
+			switch {
+			case err != nil:
+				bad(err)
+			case len(b) < 32:
+				bad(s.Problem(at+".secret_file", "%s holds less than the 32 bytes that an assertion by HS256 is signed with (RFC 7518, section 3.2): give the client's secret as the primary has it", f))
 			}
 			t.ClientSecrets[client.ID] = b
 			sum := sha256.Sum256(b)
@@ -166,23 +203,24 @@ func clientKeys(s *config.Source, at string, c *config.Tenant, t *gateway.Tenant
 		}
 		if client.JWKSURI != "" {
 			if err := gateway.CheckKeyURI(client.JWKSURI); err != nil {
-				return nil, s.Problem(at+".jwks_uri", "%s", err)
+				bad(s.Problem(at+".jwks_uri", "%s", err))
 			}
 			t.ClientKeyURIs[client.ID] = client.JWKSURI
 		}
 		if client.JWKSFile == "" {
 			continue
 		}
-		b, err := os.ReadFile(client.JWKSFile)
+		b, err := read(s, at+".jwks_file", client.JWKSFile)
 		if err != nil {
-			return nil, s.Problem(at+".jwks_file", "it cannot be read: %s", err)
+			bad(err)
+			continue
 		}
 		if t.ClientKeys[client.ID], err = proof.ParseClientKeys(b); err != nil {
-			return nil, s.Problem(at+".jwks_file", "%s holds no keys: %s", client.JWKSFile, err)
+			bad(s.Problem(at+".jwks_file", "%s holds no keys (%s): give the client's public keys as a JWK Set, {\"keys\": […]}", client.JWKSFile, err))
 		}
 		files = append(files, b...)
 	}
-	return files, nil
+	return files, errors.Join(errs...)
 }
 
 // clientCertificates reads where client certificates come from and go to, and returns the contents of its file.
@@ -198,14 +236,8 @@ func clientCertificates(s *config.Source, at string, c *config.ClientCertificate
 	if c.CAFile == "" {
 		return nil, nil
 	}
-	if file, err = os.ReadFile(c.CAFile); err != nil {
-		return nil, s.Problem(at+".ca_file", "it cannot be read: %s", err)
-	}
-	t.Certificates.Roots = x509.NewCertPool()
-	if !t.Certificates.Roots.AppendCertsFromPEM(file) {
-		return nil, s.Problem(at+".ca_file", "there is no certificate in %s: it must be PEM", c.CAFile)
-	}
-	return file, nil
+	t.Certificates.Roots, file, err = authorities(s, at+".ca_file", c.CAFile)
+	return file, err
 }
 
 // Logger makes the process's own log, and what changes its level.

@@ -23,8 +23,8 @@ func TestResolveClients(t *testing.T) {
 	long, short := file("long", strings.Repeat("x", 32)+"\n"), file("short", "secret\n")
 	for name, c := range map[string]struct{ clients, want string }{
 		"a secret":                       {"{id: a, secret_file: " + long + "}", ""},
-		"a secret too short for HS256":   {"{id: a, secret_file: " + short + "}", "clients[0].secret_file: it holds less than the 32 bytes"},
-		"a secret that is not there":     {"{id: a, secret_file: " + dir + "/none}", "clients[0].secret_file: it cannot be read"},
+		"a secret too short for HS256":   {"{id: a, secret_file: " + short + "}", "short holds less than the 32 bytes"},
+		"a secret that is not there":     {"{id: a, secret_file: " + dir + "/none}", "none cannot be read (no such file"},
 		"keys at a URL":                  {"{id: a, jwks_uri: \"https://a.example/jwks\"}", ""},
 		"on loopback":                    {"{id: a, jwks_uri: \"http://127.0.0.1:1/jwks\"}", ""},
 		"for everybody between to write": {"{id: a, jwks_uri: \"http://a.example/jwks\"}", "clients[0].jwks_uri: keys are fetched by https"},
