@@ -136,6 +136,9 @@ func TestDevicesWait(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%d %s", resp.StatusCode, raw)
 		}
+		if o.Text("device_code") == "" {
+			t.Fatalf("%d %s", resp.StatusCode, raw)
+		}
 		return o.Text("device_code"), o.Text("verification_uri_complete")
 	}
 	poll := func(code string) *tokens {

@@ -268,7 +268,7 @@ type logCommand struct {
 	Client   string `help:"Only this client_id." placeholder:"ID"`
 	Subject  string `help:"Only this sub." placeholder:"SUB"`
 	Session  string `help:"Only this sid." placeholder:"SID"`
-	Decision string `help:"Only this decision: issued, refused, demanded or revoked." placeholder:"WORD"`
+	Decision string `help:"Only this decision: issued, refused or revoked." placeholder:"WORD"`
 	Rule     string `help:"Only this rule or code of refusal." placeholder:"CODE"`
 	Address  string `help:"Only this client address." placeholder:"IP"`
 	Key      string `help:"Only what this key signed." placeholder:"KID"`
