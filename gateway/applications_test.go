@@ -101,7 +101,7 @@ func TestApplicationsOnThePage(t *testing.T) {
 	const hostile = `"><script>alert(1)</script>`
 	for id, redirect := range map[string]string{
 		"pay": "https://pay.example/app/cb", "wiki": "https://wiki.example:8443/cb", hostile: "https://evil.example/cb", "phone": "com.example.phone:/cb",
-		"cli": "http://127.0.0.1:7001/cb", "dev": "http://localhost:7002/cb", "aged": "https://aged.example/cb", "misled": "https://misled.example/cb",
+		"console": "http://127.0.0.1:7001/cb", "dev": "http://localhost:7002/cb", "aged": "https://aged.example/cb", "misled": "https://misled.example/cb",
 	} {
 		public(t, kc, id, redirect)
 	}
@@ -129,7 +129,7 @@ func TestApplicationsOnThePage(t *testing.T) {
 		if site != "" {
 			b.Header.Set("Sec-Fetch-Site", site)
 		}
-		r.tab("rot", "cli", "", b).signInTo("http://127.0.0.1:7001/cb", "alice")
+		r.tab("rot", "console", "", b).signInTo("http://127.0.0.1:7001/cb", "alice")
 	}
 	b.Header = byPage
 	r.tab("rot", "dev", "", b).signInTo("http://localhost:7002/cb", "alice")
@@ -140,7 +140,7 @@ func TestApplicationsOnThePage(t *testing.T) {
 	kc.Kill()
 
 	rest := []string{
-		"cli ", "localhost:7002 http://localhost:7002/", "Misled ", "Payroll https://start.example/pay", "phone ", "wiki.example:8443 https://wiki.example:8443/",
+		"console ", "localhost:7002 http://localhost:7002/", "Misled ", "Payroll https://start.example/pay", "phone ", "wiki.example:8443 https://wiki.example:8443/",
 	}
 	all := append([]string{"Aged https://aged.example/"}, append(slices.Clone(rest[:1]), append([]string{"evil.example https://evil.example/"}, rest[1:]...)...)...)
 	have := r.limited(t, "rot", b)
