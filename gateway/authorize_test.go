@@ -281,7 +281,7 @@ func TestBrowserIsRefused(t *testing.T) {
 		"a parameter that nobody knows":        {at(b).with("kc_idp_hint", "x"), "no_record"},
 		"a resource":                           {at(b).with("resource", "https://api.example"), "no_record"},
 		"a request object":                     {at(b).with("request", "e30.e30."), "request_object"},
-		"a request object by reference":        {at(b).with("request_uri", "https://x.example/r"), "request_object"},
+		"a request object by reference":        {at(b).with("request_uri", "https://x.example/r"), "request_uri"},
 		"somebody else's login_hint":           {at(b).with("login_hint", "bob"), "other_user"},
 		"somebody else's id_token_hint":        {at(b).with("id_token_hint", bob.IDToken), "other_user"},
 		"an id_token_hint that is none":        {at(b).with("id_token_hint", "x"), "other_user"},
