@@ -540,7 +540,8 @@ func (s *Service) Refused(ctx context.Context, r *Refused) error {
 		if err != nil {
 			return err
 		}
-		if ofClient && d.ClientAuth != "none" && d.Kind != session.Application {
+		ofClient = ofClient && d.Kind != session.Application // else it is about what the browser asked for
+		if ofClient && d.ClientAuth != "none" {
 			return nil // who did not prove to be the client says nothing about what it holds
 		}
 		if err := s.refusal(&b, r, d); err != nil {

@@ -11,16 +11,13 @@ import (
 	"understudy/session"
 )
 
-// maxAsked bounds the requests of one question.
-const maxAsked = session.MaxOpened
-
 // Opens says of each authorization request of one browser whether it would be answered now: by the same row of checks, and by its
 // flow, which signs and issues nothing. It leaves one line, which names the clients that would be let in.
 //
 // The requests have the ID, tenant, issuer and address of the first. An error means that nothing may be said of any.
 func (s *Service) Opens(ctx context.Context, ps []*flow.Play) ([]bool, error) {
-	if len(ps) == 0 || len(ps) > maxAsked {
-		return nil, fmt.Errorf("ask what a browser opens: %d requests, from 1 to %d are taken", len(ps), maxAsked)
+	if len(ps) == 0 || len(ps) > session.MaxOpened {
+		return nil, fmt.Errorf("ask what a browser opens: %d requests, from 1 to %d are taken", len(ps), session.MaxOpened)
 	}
 	began := s.Now()
 	e := audit.Entry{

@@ -263,8 +263,9 @@ func (v *visit) withoutSession(h http.Header, r *http.Request) {
 }
 
 // browsed reads what a reply of the primary's to a browser shows: the answer to an authorization request, or the end of a
-// session. An error means that the end is not kept, and that the browser must not be told yet; or errBarred.
-func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp *http.Response) error {
+// session. posts says that it may post an answer (see mayPost). An error means that the end is not kept, and that the browser must not be
+// told yet; or errBarred.
+func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp *http.Response, posts bool) error {
 	t := v.tenant
 	location := ""
 	if resp.StatusCode/100 == 3 {
@@ -272,7 +273,7 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 	}
 	carried := oauth.Carried(location)
 	var page []byte
-	if resp.StatusCode == http.StatusOK && isHTML(resp.Header) && g.mayPost(v, out) {
+	if resp.StatusCode == http.StatusOK && posts && isHTML(resp.Header) {
 		page = g.readPage(v, resp)
 		carried = oauth.CarriedByForm(page)
 	}

@@ -91,7 +91,8 @@ func seconds(s string) (time.Duration, bool) {
 
 // cookieDate reads a date as browsers do: whatever of a time, a day, a month and a year is in it (RFC 6265, section 5.1.1).
 func cookieDate(s string) (time.Time, bool) {
-	var clock, day, month, year []int
+	var clock []int
+	day, month, year := -1, -1, -1
 	for token := range strings.FieldsFuncSeq(s, func(r rune) bool {
 		return r == '\t' || r >= 0x20 && r <= 0x2f || r >= 0x3b && r <= 0x40 || r >= 0x5b && r <= 0x60 || r >= 0x7b && r <= 0x7e
 	}) {
@@ -106,24 +107,24 @@ func cookieDate(s string) (time.Time, bool) {
 			if len(clock) != 3 {
 				clock = nil
 			}
-		case day == nil && (width == 1 || width == 2):
-			day = []int{n}
-		case month == nil && len(token) >= 3 && monthOf(token) > 0:
-			month = []int{monthOf(token)}
-		case year == nil && (width == 2 || width == 4):
+		case day < 0 && (width == 1 || width == 2):
+			day = n
+		case month < 0 && len(token) >= 3 && monthOf(token) > 0:
+			month = monthOf(token)
+		case year < 0 && (width == 2 || width == 4):
 			switch {
 			case width == 2 && n >= 70:
 				n += 1900
 			case width == 2:
 				n += 2000
 			}
-			year = []int{n}
+			year = n
 		}
 	}
-	if clock == nil || day == nil || month == nil || year == nil || day[0] < 1 || day[0] > 31 || year[0] < 1601 || clock[0] > 23 || clock[1] > 59 || clock[2] > 59 {
+	if clock == nil || month < 0 || day < 1 || day > 31 || year < 1601 || clock[0] > 23 || clock[1] > 59 || clock[2] > 59 {
 		return time.Time{}, false
 	}
-	return time.Date(year[0], time.Month(month[0]), day[0], clock[0], clock[1], clock[2], 0, time.UTC), true
+	return time.Date(year, time.Month(month), day, clock[0], clock[1], clock[2], 0, time.UTC), true
 }
 
 // leading is the number that a text begins with, and how many digits it has.

@@ -411,7 +411,8 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 		return nil, fmt.Errorf("%w: %d requests in flight", errOurs, v.tenant.InFlight)
 	}
 	release := func() { <-v.tenant.pages }
-	if u.g.mayPost(v, out) {
+	posts := u.g.mayPost(v, out)
+	if posts {
 		readable(out.Header)
 	}
 	resp, err := v.tenant.transport.RoundTrip(out)
@@ -427,7 +428,7 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 	if v.endpoint == flow.Authorization && pageRule(u.g.rules, resp, nil) != nil {
 		withoutTaken(resp.Header, u.g.c.Now())
 	}
-	if err := u.g.browsed(out.Context(), v, out, resp); errors.Is(err, errBarred) {
+	if err := u.g.browsed(out.Context(), v, out, resp, posts); errors.Is(err, errBarred) {
 		resp.Body.Close()
 		release()
 		return nil, err

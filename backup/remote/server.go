@@ -17,6 +17,7 @@ import (
 
 	"understudy/backup"
 	"understudy/flow"
+	"understudy/session"
 )
 
 const (
@@ -56,7 +57,7 @@ func methods(c codec) map[string]method {
 			return playAnswer{reply, no}, nil
 		}),
 		methodOpens: row(c, playMessage, func(ctx context.Context, svc Backup, in *opensMessage) (any, error) {
-			if len(in.Plays) > maxOpens {
+			if len(in.Plays) > session.MaxOpened {
 				return nil, errMessage
 			}
 			ps := make([]*flow.Play, len(in.Plays))

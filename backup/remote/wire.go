@@ -47,7 +47,6 @@ const (
 	maxAnswer    = 4 << 20
 	maxLearned   = 512  // in one message
 	maxMarks     = 4096 // in one message
-	maxOpens     = session.MaxOpened
 )
 
 type pingMessage struct{}

@@ -192,7 +192,7 @@ func TestMessagesThatAreNone(t *testing.T) {
 		})
 	}
 	t.Run("more requests than one question may have", func(t *testing.T) {
-		b, err := c.encode(opensMessage{make([]flow.Play, maxOpens+1)})
+		b, err := c.encode(opensMessage{make([]flow.Play, session.MaxOpened+1)})
 		if err != nil {
 			t.Fatal(err)
 		}
