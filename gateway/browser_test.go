@@ -53,7 +53,8 @@ func TestBrowserIsClosed(t *testing.T) {
 			if err := kc.Restart(ctx); err != nil {
 				t.Fatal(err)
 			}
-			r := newRig(t, kc.URL())
+			front := behind(t, kc.URL())
+			r := newRig(t, front.URL())
 			b := &idptest.Browser{}
 			k := r.tab("rot", "web", "web-secret", b).signIn("alice")
 			settled()
@@ -91,7 +92,10 @@ func TestBrowserIsClosed(t *testing.T) {
 			if !c.dead {
 				return
 			}
-			// The primary does not know that she signed out: what it would let in is not let in.
+			// The primary does not know that she signed out, and is not told: what it would let in is not let in.
+			fault(t, front, idptest.Fault{Kind: idptest.ServerError, Status: http.StatusServiceUnavailable, Match: func(q *http.Request) bool {
+				return strings.HasSuffix(q.URL.Path, "/logout")
+			}})
 			if err := kc.Restart(ctx); err != nil {
 				t.Fatal(err)
 			}
