@@ -10,17 +10,14 @@ import (
 	"understudy/session"
 )
 
-// token takes an access token of the primary's, whose signature the gateway has verified, for what it says of itself: it is its
-// own record. Only who asks about it is answered; nothing comes of it.
+// token takes an access token of the primary's or of the backup's, whose signature the gateway has verified, for what it says of
+// itself: it is its own record. Only who asks about it is answered; nothing comes of it.
 func (s *Service) token(a *attempt) *flow.Refusal {
 	if a.flow.Endpoint() != flow.Introspection {
 		return flow.NotNow("not_played")
 	}
 	c, p := a.play.Token.Claims, a.play
-	client := oauth.ClientOf(p.Token)
-	_, ok1 := c.Number("iat")
-	_, ok2 := c.Number("exp")
-	if client == "" || c.Text("iss") != p.Issuer || c.Text("sub") == "" || !ok1 || !ok2 {
+	if !oauth.SaysWhose(p.Token, p.Issuer) {
 		return flow.NotNow("record_incomplete")
 	}
 	kind := "Bearer"
@@ -30,7 +27,7 @@ func (s *Service) token(a *attempt) *flow.Refusal {
 		kind = "DPoP"
 	}
 	a.record = &session.Record{
-		Format: session.RecordFormat, Tenant: p.Tenant, Issuer: p.Issuer, Client: client, Subject: c.Text("sub"), SID: c.Text("sid"),
+		Format: session.RecordFormat, Tenant: p.Tenant, Issuer: p.Issuer, Client: oauth.ClientOf(p.Token), Subject: c.Text("sub"), SID: c.Text("sid"),
 		Scope: strings.Fields(c.Text("scope")), AccessToken: p.Token,
 		Response: session.Object{{Name: "token_type", Value: session.Quote(kind)}},
 	}

@@ -39,12 +39,24 @@ func (t *trip) introspect(ctx context.Context) *http.Response {
 			return t.refuse(flow.NotNow("primary_failed"))
 		}
 	}
-	if !t.proven() && t.ask.Client.Secret != "" { // work that is worth it only for a token that is known
-		if st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place); err == nil && st.Known && !t.prove(ctx) {
-			return t.limited("own_token").resp
-		}
+	known := t.ours(ctx)
+	if !t.proven() && t.ask.Client.Secret != "" && known && !t.prove(ctx) { // work that is worth it only for a token that is known
+		return t.limited("own_token").resp
 	}
 	return t.told(t.play(ctx, "own_token"))
+}
+
+// ours says whether the backup knows the token as one that it issued. One without a door is answered by what it says of itself.
+func (t *trip) ours(ctx context.Context) bool {
+	if st, err := t.g.c.Backup.Standing(ctx, t.v.tenant.Name, t.place); err != nil || st.Known {
+		return err == nil
+	}
+	tok, err := oauth.ParseJWT(t.ask.Artifact.Value)
+	if err != nil || !t.says(tok) {
+		return false
+	}
+	t.token = tok
+	return true
 }
 
 // told is the reply to who asked about a token: of one that is over, that it is not active. The caller is authenticated then. In a

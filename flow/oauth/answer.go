@@ -78,20 +78,21 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 		reply.Header.Set("Content-Type", t)
 	}
 	var accessToken string
+	var made *session.Token // of a JWT
 	if rec.AccessToken != nil {
 		h, c := fresh(rec.AccessToken, part(shape, false), p.Now, rec.First, seen.Steady("access_token", rec.AccessToken.Lifetime()))
 		t, err := p.Sign(flow.ClassAccessToken, h, c)
 		if err != nil {
 			return nil, flow.NotNow("keys_unavailable")
 		}
-		accessToken = t
+		accessToken, made = t, &session.Token{Header: h, Claims: c}
 	} else if rec.Opaque != nil {
 		accessToken = p.Opaque(*rec.Opaque)
 	}
 	if accessToken == "" {
 		return nil, flow.NotNow("record_incomplete")
 	}
-	if lifetime > 0 {
+	if lifetime > 0 && !shows(p, made) {
 		reply.Issued = append(reply.Issued, flow.Issued{Kind: session.AccessToken, Value: accessToken, Ends: p.Now.Add(time.Duration(lifetime) * time.Second), Bound: boundTo(p)})
 	}
 	out := make(session.Object, 0, len(rec.Response))
@@ -132,6 +133,14 @@ func answer(p *flow.Permit) (*flow.Reply, *flow.Refusal) {
 	}
 	reply.Body = out.Append(make([]byte, 0, 512+len(accessToken)*5/2))
 	return reply, nil
+}
+
+// shows says whether whoever asks about an access token is answered by what it says of itself, as of the primary's: one that a client
+// asked for by itself, in which there is no person's UserInfo to ask for.
+func shows(p *flow.Permit, t *session.Token) bool {
+	kind := p.Play.Artifact.Kind
+	return t != nil && (kind == session.ClientSecret || kind == session.ClientKey) && !slices.Contains(p.Record.Scope, "openid") &&
+		SaysWhose(t, p.Record.Issuer) && (t.Claims.Has("cnf") || boundTo(p) == nil)
 }
 
 // boundTo keeps of an access token to which key and certificate it is bound.

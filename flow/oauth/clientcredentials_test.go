@@ -1,9 +1,11 @@
 package oauth
 
 import (
+	"encoding/base64"
 	"strings"
 	"testing"
 
+	"understudy/flow"
 	"understudy/session"
 )
 
@@ -75,5 +77,54 @@ func TestWhatAServiceTeaches(t *testing.T) {
 	}
 	if l := asks(t, "grant_type=client_credentials&client_id=svc").Learn(reply(t, "refresh_token", "")); l.Unlearned != "no_client_secret" {
 		t.Errorf("of a client without a secret: %+v", l)
+	}
+}
+
+// A token of which somebody may want more than it says of itself is kept.
+func TestWhichTokensShowWhatTheyAre(t *testing.T) {
+	says := func(with string) string {
+		e := base64.RawURLEncoding.EncodeToString
+		return e([]byte(`{"alg":"RS256","kid":"k"}`)) + "." + e([]byte(`{"iss":"https://idp.example","iat":1,"exp":301`+with+`}`)) + ".c2ln"
+	}
+	whole := says(`,"sub":"svc","azp":"svc"`)
+	for name, c := range map[string]struct {
+		token, scope string
+		kind         session.Kind
+		change       func(*flow.Permit)
+		kept         bool
+	}{
+		"a service's":             {token: whole, scope: "read"},
+		"by the client's key":     {token: whole, scope: "read", kind: session.ClientKey},
+		"a person's":              {token: whole, scope: "read", kind: session.RefreshToken, kept: true},
+		"with UserInfo":           {token: whole, scope: "read openid", kept: true},
+		"opaque":                  {token: "QmFzZTY0dXJs", scope: "read", kept: true},
+		"without a client":        {token: says(`,"sub":"svc"`), scope: "read", kept: true},
+		"without a subject":       {token: says(`,"client_id":"svc"`), scope: "read", kept: true},
+		"another issuer's":        {token: whole, scope: "read", kept: true, change: func(p *flow.Permit) { p.Record.Issuer = "https://other.example" }},
+		"bound, and does not say": {token: whole, scope: "read", kept: true, change: func(p *flow.Permit) { p.Record.Certificate, p.Play.Client.Certificate = "x", "x" }},
+		"bound, and says so": {token: says(`,"sub":"svc","azp":"svc","cnf":{"x5t#S256":"x"}`), scope: "read",
+			change: func(p *flow.Permit) { p.Record.Certificate, p.Play.Client.Certificate = "x", "x" }},
+	} {
+		rec := &session.Record{
+			Issuer: "https://idp.example", Client: "svc", Grant: "client_credentials", Scope: strings.Fields(c.scope),
+			Response: session.Object{{Name: "access_token", Value: []byte("null")}, {Name: "expires_in", Value: []byte("300")}, {Name: "token_type", Value: []byte(`"Bearer"`)}},
+		}
+		if tok, err := ParseJWT(c.token); err == nil {
+			rec.AccessToken = tok
+		} else {
+			look := lookOf(c.token)
+			rec.Opaque = &look
+		}
+		p := permit(rec, nil)
+		if p.Play.Artifact.Kind = c.kind; c.kind == "" {
+			p.Play.Artifact.Kind = session.ClientSecret
+		}
+		if c.change != nil {
+			c.change(p)
+		}
+		r, no := answer(p)
+		if no != nil || (len(r.Issued) == 1) != c.kept {
+			t.Errorf("%s: %+v %+v", name, r, no)
+		}
 	}
 }

@@ -142,6 +142,14 @@ func audienceOf(r *session.Record) []byte {
 	return r.AccessToken.Claims.Get("aud")
 }
 
+// SaysWhose says whether a JWT access token of an issuer names whose it is, for which client, and from when until when.
+func SaysWhose(t *session.Token, issuer string) bool {
+	c := t.Claims
+	_, begins := c.Number("iat")
+	_, ends := c.Number("exp")
+	return begins && ends && ClientOf(t) != "" && c.Text("sub") != "" && c.Text("iss") == issuer
+}
+
 // ClientOf is the client that an access token says it was issued to, "" where it does not say.
 func ClientOf(t *session.Token) string {
 	if azp := t.Claims.Text("azp"); azp != "" {
