@@ -72,7 +72,7 @@ const learnStep = 64
 
 // Learn keeps what was learned, durably, and says for each what became of it. After an error some of it may be kept.
 func (s *Service) Learn(ctx context.Context, ls []*Learned) ([]Outcome, error) {
-	b := &learning{doors: map[string]*session.Door{}}
+	b := &learning{doors: map[doorAt]*session.Door{}}
 	out := make([]Outcome, 0, len(ls))
 	written := make(chan error, 1) // by the step before
 	written <- nil
@@ -140,11 +140,17 @@ func (s *Service) signs(l *Learned) {
 type learning struct {
 	store.Batch
 	ends  session.Ends
-	doors map[string]*session.Door // by tenant and look-up
+	doors map[doorAt]*session.Door
+}
+
+// doorAt is where a door lies.
+type doorAt struct {
+	tenant string
+	lookup session.ID
 }
 
 func (b *learning) door(s *session.Store, tenant string, lookup session.ID) (*session.Door, error) {
-	if d, ok := b.doors[tenant+"\x00"+string(lookup[:])]; ok {
+	if d, ok := b.doors[doorAt{tenant, lookup}]; ok {
 		again := *d
 		return &again, nil
 	}
@@ -152,7 +158,7 @@ func (b *learning) door(s *session.Store, tenant string, lookup session.ID) (*se
 }
 
 func (b *learning) put(s *session.Store, tenant string, lookup session.ID, version int64, d *session.Door) error {
-	k := tenant + "\x00" + string(lookup[:])
+	k := doorAt{tenant, lookup}
 	if was, ok := b.doors[k]; !ok || max(was.Approved, was.Superseded) <= version {
 		b.doors[k] = d
 	}

@@ -29,6 +29,7 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	}
 	v.id = requestID()
 	v.nameBrowser()
+	whose := g.browserID(v) // before another goroutine has v
 	if v.reference = g.refer(v, v.navigation); v.reference == nil {
 		g.puzzled(v, v.exchange.Ask())
 	}
@@ -48,7 +49,7 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 		switch {
 		case len(r.URL.RawQuery) > maxBegunQuery:
 			g.Counts.Unlearned(v.tenant.Name, "request_too_large")
-		case !g.browsers.begin(g.browserID(v), x):
+		case !g.browsers.begin(whose, x):
 			g.Counts.Unlearned(v.tenant.Name, "too_many_begun")
 		default:
 			v.begun = x

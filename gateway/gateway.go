@@ -214,7 +214,12 @@ type visit struct {
 	cookie  string // name of the gateway's cookie; "": none can be set
 	browser string // its value; "": the browser has none
 	named   bool   // the browser gets it with this reply
-	own     bool   // it presents something that the backup made: only that can answer
+	// browserID stands for one of these values: see [Gateway.browserID].
+	browserID struct {
+		of string
+		id session.ID
+	}
+	own bool // it presents something that the backup made: only that can answer
 	// navigation is an authorization request, whose body is not read.
 	navigation *flow.Request
 	reference  *reference // where that lies, until it is known what it asks for
@@ -300,7 +305,7 @@ func (b *buffers) Get() []byte {
 	if p, ok := b.pool.Get().(*[]byte); ok {
 		return *p
 	}
-	return make([]byte, 32<<10)
+	return make([]byte, 64<<10)
 }
 
 func (b *buffers) Put(p []byte) { b.pool.Put(&p) }

@@ -20,6 +20,7 @@ func (t *trip) prove(ctx context.Context) bool {
 	if t.ask.Client.Certified() {
 		return t.certify()
 	}
+	id := t.proof.SecretID
 	t.proof = flow.Proof{ID: t.ask.Client.ID, Method: t.ask.Client.Method, Vouched: t.vouched}
 	if t.ask.Client.Secret == "" || t.vouched {
 		return true
@@ -31,7 +32,9 @@ func (t *trip) prove(ctx context.Context) bool {
 		}
 		t.key = key
 	}
-	t.proof.SecretID = t.g.c.Seal.SecretID(t.key)
+	if t.proof.SecretID = id; id.Zero() {
+		t.proof.SecretID = t.g.c.Seal.SecretID(t.key)
+	}
 	return true
 }
 

@@ -119,6 +119,7 @@ func (t *Tenant) newTransport() *http.Transport {
 		IdleConnTimeout:        4 * time.Second, // below the 5 s after which Node.js closes
 		DisableCompression:     true,            // bodies pass as they are
 		MaxResponseHeaderBytes: 256 << 10,
+		ReadBufferSize:         16 << 10, // a page to sign in on comes in one piece
 	}
 }
 

@@ -14,7 +14,10 @@ import (
 
 // browserID stands for a browser at a tenant.
 func (g *Gateway) browserID(v *visit) session.ID {
-	return g.c.Seal.Pseudonym("browser", v.tenant.Name, "", v.browser)
+	if v.browserID.of != v.browser {
+		v.browserID.of, v.browserID.id = v.browser, g.c.Seal.Pseudonym("browser", v.tenant.Name, "", v.browser)
+	}
+	return v.browserID.id
 }
 
 // errBarred is for a reply of the primary's with tokens of a session that was ended here.

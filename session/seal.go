@@ -98,7 +98,8 @@ var ErrSealed = errors.New("the seal does not open")
 type Sealer struct {
 	id        byte
 	pseudonym *mac
-	artifact  []byte
+	salt      []byte // of what is derived from an artifact
+	artifact  *mac   // by it
 	secret    *mac
 	look      *mac
 	nonce     *mac
@@ -135,7 +136,7 @@ func NewSealer(key []byte) (*Sealer, error) {
 	}
 	return &Sealer{
 		dec: dec,
-		id:  derive("id")[0], pseudonym: newMAC(derive("pseudonym")), artifact: derive("artifact"),
+		id:  derive("id")[0], pseudonym: newMAC(derive("pseudonym")), salt: derive("artifact"), artifact: newMAC(derive("artifact")),
 		secret: newMAC(derive("secret")), look: newMAC(derive("look")), nonce: newMAC(derive("nonce")), outer: outer,
 	}, nil
 }
@@ -152,18 +153,25 @@ func parts(b []byte, ps ...string) []byte {
 }
 
 // Joined is texts as one, each behind its length, so that no two lists are the same.
-func Joined(ps ...string) string { return string(parts(nil, ps...)) }
+func Joined(ps ...string) string {
+	var b [256]byte // most are shorter
+	return string(parts(b[:0], ps...))
+}
 
 func (s *Sealer) mac(key *mac, ps ...string) []byte {
-	h := key.pool.Get().(hash.Hash)
-	defer key.pool.Put(h)
-	h.Reset()
-	h.Write(parts(make([]byte, 0, 256), ps...))
-	return h.Sum(nil)
+	return key.sum(parts(make([]byte, 0, 256), ps...))
 }
 
 // mac is a key of HMAC-SHA-256 with its states, which are worth keeping.
 type mac struct{ pool sync.Pool }
+
+func (m *mac) sum(b []byte) []byte {
+	h := m.pool.Get().(hash.Hash)
+	defer m.pool.Put(h)
+	h.Reset()
+	h.Write(b)
+	return h.Sum(nil)
+}
 
 func newMAC(key []byte) *mac {
 	return &mac{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
@@ -196,8 +204,16 @@ func (s *Sealer) Nonce(tenant, issuer string, n int64) string {
 // ArtifactKey derives the key of a door. secretKey is what [Sealer.SecretKey] made of the client's secret, nil for a
 // public client: a confidential client's door needs both.
 func (s *Sealer) ArtifactKey(k Kind, tenant, issuer, client, artifact string, secretKey []byte) []byte {
-	salt := append(append(make([]byte, 0, 64), s.artifact...), secretKey...)
-	key, err := hkdf.Key(sha256.New, []byte(artifact), salt, string(parts(nil, "door", string(k), tenant, issuer, client)), 32)
+	var prk []byte
+	if secretKey == nil { // the same salt each time: HKDF-Extract (RFC 5869, section 2.2) is its HMAC
+		prk = s.artifact.sum([]byte(artifact))
+	} else {
+		var err error
+		if prk, err = hkdf.Extract(sha256.New, []byte(artifact), append(append(make([]byte, 0, 64), s.salt...), secretKey...)); err != nil {
+			panic(err)
+		}
+	}
+	key, err := hkdf.Expand(sha256.New, prk, Joined("door", string(k), tenant, issuer, client), 32)
 	if err != nil {
 		panic(err)
 	}

@@ -93,7 +93,8 @@ func (Authorization) Match(r *flow.Request) flow.Exchange {
 	if a.Unplayable == "" {
 		a.Door = x.door(f.Get("redirect_uri"))
 		if uri := withoutPort(f.Get("redirect_uri")); uri != "" {
-			a.AnyPort = x.door(uri)
+			a.AnyPort = slices.Clone(a.Door)
+			a.AnyPort[1] = uri
 		}
 		a.Unplayable = needsPerson(f)
 	}
@@ -169,37 +170,48 @@ func (x *authorization) door(redirectURI string) []string {
 			challenge = "plain" // RFC 7636, section 4.3
 		}
 	}
-	out := []string{f.Get("client_id"), redirectURI, f.Get("response_type"), responseMode(x.ask.Params), challenge,
-		session.Joined(slices.Sorted(slices.Values(x.ask.Scope))...), session.Joined(slices.Sorted(slices.Values(x.ask.Resource))...)}
-	var rest []string
+	out := append(make([]string, 0, 7+len(f)), f.Get("client_id"), redirectURI, f.Get("response_type"), responseMode(x.ask.Params), challenge,
+		inAnyOrder(x.ask.Scope), inAnyOrder(x.ask.Resource))
+	asked := len(out)
 	for name, vs := range f {
 		switch name {
 		case "client_id", "redirect_uri", "response_type", "response_mode", "code_challenge_method", "scope", "resource", "audience":
 			continue
 		}
 		if !passes(name) {
-			rest = append(rest, session.Joined(name, vs[0]))
+			out = append(out, session.Joined(name, vs[0]))
 		}
 	}
 	// What a client must push or sign it does not get by a link.
 	if x.r.Pushed {
-		rest = append(rest, "pushed")
+		out = append(out, "pushed")
 	}
 	if x.r.Signed {
-		rest = append(rest, "signed")
+		out = append(out, "signed")
 	}
 	if x.r.Referenced {
-		rest = append(rest, "referenced")
+		out = append(out, "referenced")
 	}
 	if f.Get("dpop_jkt") != "" { // nor what it must bind to a key by one that binds nothing
-		rest = append(rest, "bound")
+		out = append(out, "bound")
 	}
-	return append(out, slices.Sorted(slices.Values(rest))...)
+	slices.Sort(out[asked:])
+	return out
+}
+
+// inAnyOrder is a list as one text, in whatever order it came.
+func inAnyOrder(list []string) string {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return session.Joined(list...)
 }
 
 // withoutPort is a redirect URI of an application that listens on the person's own machine, at a port that it gets anew each time
 // (RFC 8252, section 7.3), without that; "" where it is none. Its host has no name that something else could answer to.
 func withoutPort(uri string) string {
+	if len(uri) < 7 || !strings.EqualFold(uri[:7], "http://") {
+		return ""
+	}
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme != "http" || u.User != nil || u.Port() == "" {
 		return ""
