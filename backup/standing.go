@@ -172,6 +172,12 @@ func (s *Service) Mark(ctx context.Context, tenant string, ms ...session.Mark) e
 	return nil
 }
 
+// Untold says whether something of the tenant was ended for good of which the primary may not know: what it goes on to give out may be
+// of that.
+func (s *Service) Untold(ctx context.Context, tenant string) (bool, error) {
+	return s.Sessions.Untold(ctx, tenant)
+}
+
 // GrantMark asks for the end of an artifact's grant.
 type GrantMark struct {
 	Tenant string     `cbor:"0,keyasint"`

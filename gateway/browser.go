@@ -263,9 +263,9 @@ func (v *visit) withoutSession(h http.Header, r *http.Request) {
 }
 
 // browsed reads what a reply of the primary's to a browser shows: the answer to an authorization request, or the end of a
-// session. posts says that it may post an answer (see mayPost). An error means that the end is not kept, and that the browser must not be
+// session. reads is for what a page is read. An error means that the end is not kept, and that the browser must not be
 // told yet; or errBarred.
-func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp *http.Response, posts bool) error {
+func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp *http.Response, reads reading) error {
 	t := v.tenant
 	location := ""
 	if resp.StatusCode/100 == 3 {
@@ -273,9 +273,12 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 	}
 	carried := oauth.Carried(location)
 	var page []byte
-	if resp.StatusCode == http.StatusOK && posts && isHTML(resp.Header) {
-		page = g.readPage(v, resp)
+	if resp.StatusCode == http.StatusOK && reads != unread && isHTML(resp.Header) {
+		page = g.readPage(v, resp, reads)
 		carried = oauth.CarriedByForm(page)
+		if reads == guarded || len(page) > oauth.MaxFormPage {
+			page = nil
+		}
 	}
 	if g.endedHere(ctx, v, carried) {
 		return errBarred
@@ -311,6 +314,8 @@ func (g *Gateway) browsed(ctx context.Context, v *visit, out *http.Request, resp
 	case x != nil || v.begun == nil:
 	case !v.reference.awaited():
 		g.unanswered(ctx, v, resp, before)
+	case oauth.SaysNothing(location) && !t.here(location) && g.signedOutHere(ctx, v, v.issuer): // it may be all that was asked for
+		return errBarred
 	default:
 		was := &http.Response{StatusCode: resp.StatusCode, Header: resp.Header.Clone()} // the reply goes on its way
 		g.late.wg.Add(1)

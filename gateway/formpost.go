@@ -10,12 +10,34 @@ import (
 	"strings"
 
 	"understudy/flow"
-	"understudy/flow/oauth"
 )
 
 func isHTML(h http.Header) bool {
 	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	return err == nil && t == "text/html"
+}
+
+// reading is for what a page is read before the browser has it.
+type reading int
+
+const (
+	unread  reading = iota
+	guarded         // for the tokens in it, whoever asked for them: something was ended here of which the primary may not know
+	awaited         // as an answer to what the browser asked for too
+)
+
+// maxGuarded bounds a page that is read for the tokens in it: whoever asks makes it longer by what the primary repeats of the request.
+const maxGuarded = 1 << 20
+
+// reads says for what a page is read that may come in reply to a request. Most go by unread.
+func (g *Gateway) reads(v *visit, out *http.Request) reading {
+	if g.mayPost(v, out) {
+		return awaited
+	}
+	if untold, err := g.c.Backup.Untold(out.Context(), v.tenant.Name); untold || err != nil {
+		return guarded
+	}
+	return unread
 }
 
 // mayPost says whether the reply to a request of a browser's may be a page that posts an authorization response to an application.
@@ -44,11 +66,11 @@ func readable(h http.Header) {
 	h.Set("Accept-Encoding", encoding)
 }
 
-// readPage reads a page before the browser has it; nil where it is larger than one that posts a response, or compressed in another way.
-func (g *Gateway) readPage(v *visit, resp *http.Response) []byte {
-	page, err := io.ReadAll(io.LimitReader(resp.Body, oauth.MaxFormPage+1))
+// readPage reads a page before the browser has it; nil where it is larger than maxGuarded, or compressed in another way.
+func (g *Gateway) readPage(v *visit, resp *http.Response, reads reading) []byte {
+	page, err := io.ReadAll(io.LimitReader(resp.Body, maxGuarded+1))
 	resp.Body = &begunBody{Reader: io.MultiReader(bytes.NewReader(page), &rest{resp.Body, err}), Closer: resp.Body}
-	if err != nil || len(page) > oauth.MaxFormPage {
+	if err != nil || len(page) > maxGuarded {
 		return nil
 	}
 	switch resp.Header.Get("Content-Encoding") {
@@ -58,11 +80,13 @@ func (g *Gateway) readPage(v *visit, resp *http.Response) []byte {
 		if err != nil {
 			return nil
 		}
-		if page, err = io.ReadAll(io.LimitReader(z, oauth.MaxFormPage+1)); err != nil {
+		if page, err = io.ReadAll(io.LimitReader(z, maxGuarded+1)); err != nil || len(page) > maxGuarded {
 			return nil
 		}
 	default:
-		g.Counts.Unlearned(v.tenant.Name, "content_encoding")
+		if reads == awaited {
+			g.Counts.Unlearned(v.tenant.Name, "content_encoding")
+		}
 		return nil
 	}
 	return page

@@ -50,6 +50,7 @@ type Backup interface {
 	MarkGrant(ctx context.Context, g *backup.GrantMark) (bool, error)
 	SignedOut(ctx context.Context, in *backup.SignOut) (backup.Parties, error)
 	Mark(ctx context.Context, tenant string, ms ...session.Mark) error
+	Untold(ctx context.Context, tenant string) (bool, error)
 	PublicKeys(ctx context.Context, tenant, issuer string, algs []string) ([]jose.JSONWebKey, error)
 }
 
@@ -416,8 +417,8 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 		return nil, fmt.Errorf("%w: %d requests in flight", errOurs, v.tenant.InFlight)
 	}
 	release := func() { <-v.tenant.pages }
-	posts := u.g.mayPost(v, out)
-	if posts {
+	reads := u.g.reads(v, out)
+	if reads != unread {
 		readable(out.Header)
 	}
 	resp, err := v.tenant.transport.RoundTrip(out)
@@ -433,7 +434,7 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 	if v.endpoint == flow.Authorization && pageRule(u.g.rules, resp, nil) != nil {
 		withoutTaken(resp.Header, u.g.c.Now())
 	}
-	if err := u.g.browsed(out.Context(), v, out, resp, posts); errors.Is(err, errBarred) {
+	if err := u.g.browsed(out.Context(), v, out, resp, reads); errors.Is(err, errBarred) {
 		resp.Body.Close()
 		release()
 		return nil, err

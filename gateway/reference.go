@@ -27,6 +27,9 @@ type references struct {
 	uris   []string
 	http   *http.Client
 	places chan struct{} // objects that are being fetched
+	// strangers are those that are fetched for browsers that show no session: nothing can be answered to them, and they take no more of
+	// the places.
+	strangers chan struct{}
 
 	mu   sync.Mutex        // guards kept
 	kept map[string]string // objects by URI, where that ends in their hash (OpenID Connect Core, section 6.2)
@@ -34,6 +37,7 @@ type references struct {
 
 const (
 	maxReferences = 64 // objects of one client that are fetched at once
+	maxStrangers  = 16 // of them
 	maxKept       = 64
 	hashLength    = 43 // of a SHA-256 in base64url
 )
@@ -61,7 +65,8 @@ func newReferences(uris map[string][]string) (map[string]*references, error) {
 				return nil, fmt.Errorf("client %s: %w", client, err)
 			}
 		}
-		out[client] = &references{uris: us, http: clientFetcher(time.Minute), places: make(chan struct{}, maxReferences), kept: map[string]string{}}
+		out[client] = &references{uris: us, http: clientFetcher(time.Minute), kept: map[string]string{},
+			places: make(chan struct{}, maxReferences), strangers: make(chan struct{}, maxStrangers)}
 	}
 	return out, nil
 }
@@ -127,9 +132,10 @@ func (f *references) get(ctx context.Context, uri string) (string, error) {
 
 // reference is an authorization request at a URL, which is fetched while the primary is asked.
 type reference struct {
-	from *references
-	uri  string
-	here chan struct{} // closed when it was fetched, or could not be
+	from  *references
+	uri   string
+	leave func()        // gives back its place
+	here  chan struct{} // closed when it was fetched, or could not be
 	// what follows is set then
 	request  *flow.Request
 	exchange flow.Exchange // nil: there is no object that its client signed for now
@@ -142,11 +148,34 @@ func (g *Gateway) refer(v *visit, r *flow.Request) *reference {
 		string(v.issuer.object.Get("request_uri_parameter_supported")) == "false" {
 		return nil
 	}
-	select {
-	case from.places <- struct{}{}:
-		return &reference{from: from, uri: uri[0], here: make(chan struct{})}
-	default:
+	stranger := v.named || v.browser == "" || v.tenant.holds(r.HTTP).text(v.tenant.SessionCookies) == ""
+	leave := from.enter(stranger)
+	if leave == nil {
 		return nil
+	}
+	return &reference{from: from, uri: uri[0], leave: leave, here: make(chan struct{})}
+}
+
+// enter takes a place to fetch an object, or is nil where all are taken. leave gives it back.
+func (f *references) enter(stranger bool) (leave func()) {
+	places := []chan struct{}{f.places}
+	if stranger {
+		places = append(places, f.strangers)
+	}
+	for i, p := range places {
+		select {
+		case p <- struct{}{}:
+		default:
+			for _, taken := range places[:i] {
+				<-taken
+			}
+			return nil
+		}
+	}
+	return func() {
+		for _, p := range places {
+			<-p
+		}
 	}
 }
 
@@ -154,7 +183,7 @@ func (g *Gateway) refer(v *visit, r *flow.Request) *reference {
 func (g *Gateway) dereference(v *visit, ref *reference) {
 	defer g.late.wg.Done()
 	defer close(ref.here)
-	defer func() { <-ref.from.places }()
+	defer ref.leave()
 	ctx, cancel := g.late.outlive(context.Background())
 	defer cancel()
 	r := *v.navigation

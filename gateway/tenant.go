@@ -123,6 +123,12 @@ func (t *Tenant) newTransport() *http.Transport {
 	}
 }
 
+// here says whether a redirect leads to the tenant's own host.
+func (t *Tenant) here(location string) bool {
+	u, err := url.Parse(location)
+	return err == nil && (u.Host == "" && u.Scheme == "" || (u.Scheme == "http" || u.Scheme == "https") && t.publicHost(u.Host))
+}
+
 // origin is where a request comes from, as the peer or a trusted proxy says.
 type origin struct {
 	address, scheme string

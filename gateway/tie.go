@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"understudy/backup"
@@ -49,14 +50,22 @@ func (g *Gateway) endedHere(ctx context.Context, v *visit, carried []string) boo
 	return false
 }
 
+// signedOutHere says whether the session that a browser was last seen to have was ended here, and the primary could not have heard.
+func (g *Gateway) signedOutHere(ctx context.Context, v *visit, is *issuer) bool {
+	st, err := g.c.Backup.Standing(ctx, v.tenant.Name, g.browserKeys(v.tenant.Name, is.ID, v.browser, "").Lookup)
+	if err != nil || !st.Revoked {
+		return false
+	}
+	g.note(v, "refused", "revoked", "revoked_here")
+	return true
+}
+
 // given notes an authorization response, which is false where it must not go out.
 func (g *Gateway) given(ctx context.Context, v *visit, x *begun, r *oauth.Redirected, before, after holding, status int) bool {
-	if oauth.AsksNothing(x.ask) && r.Error == "" {
-		st, err := g.c.Backup.Standing(ctx, v.tenant.Name, g.browserKeys(v.tenant.Name, x.issuer.ID, v.browser, "").Lookup)
-		if err == nil && st.Revoked {
-			g.note(v, "refused", "revoked", "revoked_here")
-			return false
-		}
+	// Of whose session it is shows in nothing that it carries.
+	unnamed := oauth.AsksNothing(x.ask) || v.endpoint == flow.Authorization && r.IDToken == "" && r.AccessToken != "" && strings.Count(r.AccessToken, ".") != 2
+	if r.Error == "" && unnamed && g.signedOutHere(ctx, v, x.issuer) {
+		return false
 	}
 	if r.Error != "" {
 		g.wantsPerson(ctx, v, x, r.Error, before)

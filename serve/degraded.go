@@ -71,6 +71,9 @@ func (u *unable) MarkGrant(_ context.Context, g *backup.GrantMark) (bool, error)
 	return false, u.lost(g.Tenant)
 }
 
+// Untold says no: what a page gives out could be held against nothing.
+func (u *unable) Untold(context.Context, string) (bool, error) { return false, nil }
+
 // Opens says that nothing can be said.
 func (u *unable) Opens(context.Context, []*flow.Play) ([]bool, error) { return nil, u.failed() }
 

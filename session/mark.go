@@ -74,6 +74,9 @@ func (s *Store) PutMark(b *store.Batch, tenant string, m Mark) error {
 	if err := s.marks.add(s, k); err != nil {
 		return err
 	}
+	if m.Final && !m.Told {
+		s.untold.note(tenant)
+	}
 	version := uint64(m.At)
 	if m.Lifted != 0 {
 		version++ // beats the mark that was lifted and no later one

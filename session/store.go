@@ -61,6 +61,7 @@ type Store struct {
 	Seal *Sealer
 
 	marks      marked
+	untold     untold
 	successors marked
 	habits     kept[Habit]
 	secrets    kept[Secret]

@@ -38,6 +38,7 @@ type Client struct {
 	spool *spool
 
 	away     atomic.Bool
+	untold   sync.Map      // tenant → untold
 	late     atomic.Int32  // deadlines in a row
 	answered atomic.Int64  // when the backup last did, Unix nanoseconds
 	kick     chan struct{} // wakes Run
@@ -408,6 +409,7 @@ func (c *Client) Step(ctx context.Context, tenant string, lookup session.ID, at 
 // backup knows the artifact; false and nil may mean that it is only spooled.
 func (c *Client) MarkGrant(ctx context.Context, m *backup.GrantMark) (bool, error) {
 	ctx = context.WithoutCancel(ctx)
+	c.ended(m.Tenant, session.Mark{Final: !m.Inferred, Told: m.Told})
 	err := fmt.Errorf("%w (mark_grant)", ErrAway)
 	if !c.away.Load() {
 		var a boolAnswer
@@ -440,6 +442,7 @@ func (c *Client) Mark(ctx context.Context, tenant string, ms ...session.Mark) er
 		return fmt.Errorf("%d marks in one call, at most %d are taken", len(ms), maxMarks)
 	}
 	ctx = context.WithoutCancel(ctx)
+	c.ended(tenant, ms...)
 	m := &markMessageBody{tenant, ms}
 	err := c.call(ctx, methodMark, c.t.Write, false, m, &noAnswer{})
 	if err == nil {
@@ -453,6 +456,45 @@ func (c *Client) Mark(ctx context.Context, tenant string, ms ...session.Mark) er
 	}
 	c.wake()
 	return fmt.Errorf("%w (%w)", ErrSpooled, err)
+}
+
+// untoldFor is how long it holds at a gateway that nothing of a tenant was ended for good: what another one ends meanwhile is seen then.
+const untoldFor = time.Second
+
+// untold is an answer of the backup's.
+type untold struct {
+	yes bool
+	at  time.Time
+}
+
+// Untold says whether something of the tenant was ended for good of which the primary may not know. It may be where the backup does not
+// say.
+func (c *Client) Untold(ctx context.Context, tenant string) (bool, error) {
+	if u, ok := c.untold.Load(tenant); ok && (u.(untold).yes || time.Since(u.(untold).at) < untoldFor) {
+		return u.(untold).yes, nil
+	}
+	if c.away.Load() {
+		return true, fmt.Errorf("%w (untold)", ErrAway)
+	}
+	at, a := time.Now(), boolAnswer{}
+	if err := c.call(ctx, methodUntold, c.t.Standing, true, untoldMessage{tenant}, &a); err != nil {
+		return true, err
+	}
+	if _, marks := c.spool.waiting(); marks {
+		return true, nil
+	}
+	u := untold{a.Yes, at}
+	if was, there := c.untold.LoadOrStore(tenant, u); there && !was.(untold).yes { // what was ended meanwhile stays so
+		c.untold.CompareAndSwap(tenant, was, u)
+	}
+	return a.Yes, nil
+}
+
+// ended notes before it is kept that marks end something for good.
+func (c *Client) ended(tenant string, ms ...session.Mark) {
+	if slices.ContainsFunc(ms, func(m session.Mark) bool { return m.Final && !m.Told }) {
+		c.untold.Store(tenant, untold{yes: true})
+	}
 }
 
 // keep puts into the spool what the backup did not take; why is nil where it did. What cannot be kept stops the tenant's

@@ -42,6 +42,7 @@ type Backup interface {
 	MarkGrant(ctx context.Context, g *backup.GrantMark) (bool, error)
 	SignedOut(ctx context.Context, in *backup.SignOut) (backup.Parties, error)
 	Mark(ctx context.Context, tenant string, ms ...session.Mark) error
+	Untold(ctx context.Context, tenant string) (bool, error)
 	PublicKeys(ctx context.Context, tenant, issuer string, algs []string) ([]jose.JSONWebKey, error)
 }
 

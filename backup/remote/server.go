@@ -67,6 +67,10 @@ func methods(c codec) map[string]method {
 			opens, err := svc.Opens(ctx, ps)
 			return opensAnswer{opens}, err
 		}),
+		methodUntold: row(c, smallMessage, func(ctx context.Context, svc Backup, in *untoldMessage) (any, error) {
+			yes, err := svc.Untold(ctx, in.Tenant)
+			return boolAnswer{yes}, err
+		}),
 		methodLearn: row(c, learnMessage, func(ctx context.Context, svc Backup, in *learnMessageBody) (any, error) {
 			if len(in.Learned) > maxLearned {
 				return nil, errMessage

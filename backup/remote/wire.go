@@ -35,6 +35,7 @@ const (
 	methodStep      = "step"
 	methodMarkGrant = "mark_grant"
 	methodMark      = "mark"
+	methodUntold    = "untold"
 	methodSignedOut = "signed_out"
 	methodKeys      = "public_keys"
 )
@@ -62,6 +63,10 @@ type opensMessage struct {
 
 type opensAnswer struct {
 	Opens []bool `cbor:"0,keyasint"`
+}
+
+type untoldMessage struct {
+	Tenant string `cbor:"0,keyasint"`
 }
 
 type standingMessage struct {

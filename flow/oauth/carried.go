@@ -3,6 +3,7 @@ package oauth
 import (
 	"bytes"
 	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/html"
@@ -14,14 +15,32 @@ func Carried(location string) []string {
 	if !strings.Contains(location, "token") && !strings.Contains(location, "response") { // almost all
 		return nil
 	}
-	var ps [][2]string
+	return carried(parameters(location))
+}
+
+// SaysNothing says whether a redirect carries neither a code, a token nor an error: it may say that somebody is signed in, and no more
+// (OAuth 2.0 Multiple Response Type Encoding Practices, section 4).
+func SaysNothing(location string) bool {
+	ps := parameters(location)
+	for _, p := range ps {
+		if p[0] == "response" {
+			ps = append(ps, (&Redirected{}).unwrap([][2]string{p})...)
+		}
+	}
+	return location != "" && !slices.ContainsFunc(ps, func(p [2]string) bool {
+		return p[0] == "code" || p[0] == "id_token" || p[0] == "access_token" || p[0] == "error"
+	})
+}
+
+// parameters are those of a URL's query and fragment.
+func parameters(location string) (ps [][2]string) {
 	for _, part := range strings.FieldsFunc(location, func(r rune) bool { return r == '?' || r == '#' || r == '&' }) {
 		name, value, _ := strings.Cut(part, "=")
 		if value, err := url.QueryUnescape(value); err == nil {
 			ps = append(ps, [2]string{name, value})
 		}
 	}
-	return carried(ps)
+	return ps
 }
 
 // CarriedByForm are those in the inputs of a page, which posts them.
