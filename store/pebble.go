@@ -135,6 +135,9 @@ func (d *DB) pebble(cache *pebble.Cache, memTable uint64) *pebble.Options {
 		},
 		CompactionConcurrencyRange: func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
 	}
+	// Sign-ins lie at random places, so every compaction rewrites all that it meets: fewer and larger ones cost less, and a look-up, which
+	// asks the filters of a few more tables, hardly more.
+	opts.L0CompactionThreshold, opts.LBaseMaxBytes = 8, 256<<20
 	// What is stored is sealed and does not compress.
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	for i := range opts.Levels {
