@@ -214,12 +214,15 @@ func TestMessagesThatAreNone(t *testing.T) {
 func FuzzServer(f *testing.F) {
 	c := newCodec()
 	s := NewSignIn(f)
-	names := []string{methodPing, methodPlay, methodLearn, methodStanding, methodRefused, methodStep, methodMarkGrant, methodMark, methodKeys}
+	names := []string{methodPing, methodPlay, methodLearn, methodStanding, methodRefused, methodStep, methodMarkGrant, methodMark, methodKeys,
+		methodOpens, methodHeld, methodBarred, methodSignedOut, methodUntold}
 	for i, v := range []any{
 		pingMessage{}, s.Play("rt"), learnMessageBody{[]backup.Learned{*s.Learned(f, "", "rt", time.Now())}}, standingMessage{"acme", s.Keys("rt").Lookup},
 		backup.Refused{Tenant: "acme", Lookup: s.Keys("rt").Lookup, Error: "invalid_grant", Sent: 1}, stepMessage{"acme", s.Keys("rt").Lookup, 1, session.Successor{State: session.Pending}},
 		backup.GrantMark{Tenant: "acme", Lookup: s.Keys("rt").Lookup, At: 1, Cause: "logout", Told: true, Session: true}, markMessageBody{"acme", []session.Mark{{Of: session.OfSubject, Final: true, At: 1}}},
-		keysMessage{"acme", "https://id.test", nil},
+		keysMessage{"acme", "https://id.test", nil}, opensMessage{[]flow.Play{*s.Play("rt")}}, standingMessage{"acme", s.Keys("rt").Lookup},
+		backup.SignIn{Tenant: "acme", Issuer: "https://id.test"}, backup.SignOut{Tenant: "acme", Issuer: "https://id.test", SID: "sid-1", Clients: []string{"spa"}},
+		untoldMessage{"acme"},
 	} {
 		b, err := c.encode(v)
 		if err != nil {
