@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -16,21 +17,27 @@ import (
 	"understudy/session"
 )
 
-// readAuthorization reads an authorization request (RFC 6749, section 3.1). One by POST, whose body may be large, passes.
+// readAuthorization reads an authorization request (RFC 6749, section 3.1). One by POST, whose body may be large, passes. Of one that
+// cannot be read whole nothing is learned: the primary, which gets every byte of it, may read more.
 func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 	if r.Method != http.MethodGet {
 		return
 	}
-	q := r.URL.Query()
-	v.navigation = &flow.Request{HTTP: r, Form: q, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address}
-	g.wholeRequest(r.Context(), v, v.navigation)
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	v.navigation = &flow.Request{HTTP: r, Form: q, FormErr: err, Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address}
+	if err == nil {
+		g.wholeRequest(r.Context(), v, v.navigation)
+	}
 	if v.flow, v.exchange = g.navigation(v.navigation); v.exchange == nil {
 		return
 	}
 	v.id = requestID()
 	v.nameBrowser()
 	whose := g.browserID(v) // before another goroutine has v
-	if v.reference = g.refer(v, v.navigation); v.reference == nil {
+	if err == nil {
+		v.reference = g.refer(v, v.navigation)
+	}
+	if v.reference == nil {
 		g.puzzled(v, v.exchange.Ask())
 	}
 	if v.browser != "" && (v.exchange.Ask().Door != nil || v.reference != nil) {
@@ -55,9 +62,42 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 			v.begun = x
 		}
 	}
+	if v.begun == nil {
+		g.unclear(v)
+	}
 	if v.reference != nil {
 		g.late.wg.Add(1)
 		go g.dereference(v, v.reference)
+	}
+}
+
+// unclear forgets what a browser waits for that the answer to this request, which is not remembered itself, could be taken to answer: such
+// a request may ask for something else with the same state. What state the primary reads is not always known.
+func (g *Gateway) unclear(v *visit) {
+	if v.browser == "" || v.named {
+		return
+	}
+	var state *string
+	if r := v.navigation; r.FormErr == nil && !r.Form.Has("request") && !r.Form.Has("request_uri") && len(r.Form["state"]) <= 1 {
+		s := r.Form.Get("state")
+		state = &s
+	}
+	g.browsers.unclear(g.browserID(v), state)
+}
+
+// unclear forgets the requests of a browser that have a state, or could have it; nil: all of them.
+func (b *browsers) unclear(id session.ID, state *string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.begun[id]
+	if w == nil {
+		return
+	}
+	w.requests = slices.DeleteFunc(slices.Clone(w.requests), func(x *begun) bool {
+		return state == nil || x.ask == nil || x.ask.Params["state"] == *state
+	})
+	if len(w.requests) == 0 {
+		b.over(id)
 	}
 }
 
