@@ -1,11 +1,31 @@
 package gateway
 
 import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
+	"understudy/flow"
 	"understudy/session"
 )
+
+// Of a logout by a link that cannot be read whole it is not known where the primary is asked to lead, or for whom.
+func TestALogoutThatCannotBeReadLeadsNowhere(t *testing.T) {
+	seal, err := session.NewSealer(bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &Gateway{c: Config{Seal: seal}}
+	for junk, want := range map[string]bool{"": true, "&post_logout_redirect_uri=https://evil.example/;": false, "&x=%zz": false} {
+		r := httptest.NewRequest(http.MethodGet, "https://id.example/logout?client_id=app&post_logout_redirect_uri=https://app.example/"+junk, nil)
+		v := &visit{tenant: &Tenant{Name: "t"}, issuer: &issuer{ID: "https://id.example"}, request: &flow.Request{HTTP: r, Endpoint: flow.EndSession}}
+		if v.readForm(); !g.postLogout(v).Zero() != want {
+			t.Errorf("%q: it leads where it says: %v", junk, !want)
+		}
+	}
+}
 
 // What leads to the place that a logout asks for is that logout's only where nothing else can have led there.
 func TestWhereALogoutLeads(t *testing.T) {

@@ -20,7 +20,7 @@ func (g *Gateway) postLogout(v *visit) session.ID {
 			client = t.Claims.Text("aud")
 		}
 	}
-	if uri == "" || client == "" {
+	if uri == "" || client == "" || v.request.FormErr != nil { // the primary may read another place, or another client
 		return session.ID{}
 	}
 	return g.c.Seal.Lookup(session.RedirectURI, v.tenant.Name, v.issuer.ID, session.Joined("post_logout", client, uri))

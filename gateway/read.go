@@ -86,7 +86,7 @@ func (v *visit) readForm() {
 	}
 	switch {
 	case r.Endpoint == flow.EndSession && r.HTTP.Method != http.MethodPost:
-		r.Form = r.HTTP.URL.Query() // a logout by link (OpenID Connect RP-Initiated Logout, section 2)
+		r.Form, r.FormErr = url.ParseQuery(r.HTTP.URL.RawQuery) // a logout by link (OpenID Connect RP-Initiated Logout, section 2)
 	case len(r.Body) == 0:
 		r.Form = url.Values{}
 	case t == "multipart/form-data":

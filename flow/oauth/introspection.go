@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,12 +32,15 @@ func (Introspection) Match(r *flow.Request) flow.Exchange {
 	x := &introspection{r: r, form: r.Form["token"]}
 	x.ask.Params = map[string]string{"accept": accepted(r.HTTP.Header)}
 	x.ask.Client, x.unlearned = credentials(r, r.Form)
+	query, err := url.ParseQuery(r.HTTP.URL.RawQuery)
 	switch {
 	case x.unlearned != "":
+	case err != nil:
+		x.unlearned = "ambiguous_parameters"
 	case len(x.form) != 1:
 		x.unlearned = "repeated_parameters"
 	default:
-		x.unlearned = unrepeatable(r, r.HTTP.URL.Query())
+		x.unlearned = unrepeatable(r, query)
 	}
 	x.ask.Unplayable = x.unlearned
 	if len(x.form) > 0 {

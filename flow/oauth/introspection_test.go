@@ -30,6 +30,19 @@ func asksAbout(t *testing.T, body string, header ...string) *introspection {
 
 const caller = "client_id=rs&client_secret=s3cret&token="
 
+// A query of which the primary may read more than is read here could name another token.
+func TestAQueryThatCannotBeReadIsNoQuestionAboutAToken(t *testing.T) {
+	for query, want := range map[string]string{"": "", "?token=b;x": "ambiguous_parameters", "?x=%zz": "ambiguous_parameters", "?token=b": "ambiguous_parameters"} {
+		h := httptest.NewRequest(http.MethodPost, "https://id.example.com/introspect"+query, nil)
+		h.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r := &flow.Request{HTTP: h, Endpoint: flow.Introspection, Issuer: issuer}
+		r.Form, r.FormErr = url.ParseQuery(caller + "a")
+		if got := (Introspection{}).Match(r).Ask().Unplayable; got != want {
+			t.Errorf("%q: %q, want %q", query, got, want)
+		}
+	}
+}
+
 func TestWhoAsksAboutAToken(t *testing.T) {
 	x := asksAbout(t, caller+jwt(joseHeader, atClaims))
 	if x.ask.Unplayable != "" || x.ask.Client.ID != "rs" || x.ask.Artifact.Kind != session.AccessToken || strings.Join(x.ask.Presented.Names(), " ") != "exp iat jti" {

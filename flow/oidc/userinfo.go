@@ -8,6 +8,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,7 +102,7 @@ const maxToken = 16 << 10
 // is false where there is none, and where there are several.
 func bearer(r *flow.Request) (token string, dpop, ok bool) {
 	proofs := len(r.HTTP.Header.Values("DPoP"))
-	if r.HTTP.URL.Query().Has("access_token") || proofs > 1 {
+	if q, err := url.ParseQuery(r.HTTP.URL.RawQuery); err != nil || q.Has("access_token") || proofs > 1 {
 		return "", false, false
 	}
 	wanted := "Bearer"

@@ -45,6 +45,7 @@ func TestOneBearerToken(t *testing.T) {
 		{"none", request("GET", "/u", "", ""), ""},
 		{"in the query", request("GET", "/u?access_token=abc", "", ""), ""},
 		{"in the query beside the header", request("GET", "/u?access_token=abc", "", "", "Authorization", "Bearer abc"), ""},
+		{"in a query that cannot be read, beside the header", request("GET", "/u?access_token=abc;x", "", "", "Authorization", "Bearer abc"), ""},
 		{"in header and form", request("POST", "/u", form, "access_token=abc", "Authorization", "Bearer abc"), ""},
 		{"two headers", request("GET", "/u", "", "", "Authorization", "Bearer abc", "Authorization", "Bearer abc"), ""},
 		{"twice in the form", request("POST", "/u", form, "access_token=abc&access_token=abc"), ""},
