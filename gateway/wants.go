@@ -8,6 +8,7 @@ import (
 
 	"understudy/backup"
 	"understudy/flow"
+	"understudy/flow/oauth"
 	"understudy/session"
 )
 
@@ -17,16 +18,17 @@ var demanding = []string{"max_age", "acr_values", "claims", "id_token_hint", "lo
 
 // unanswered keeps of a reply to an authorization request, which is no answer to it, that the primary wants the person.
 func (g *Gateway) unanswered(ctx context.Context, v *visit, resp *http.Response, before holding) {
-	if ask := v.begun.ask; ask != nil && asksPerson(ask, resp) {
+	if ask := v.begun.ask; ask != nil && asksPerson(ask, v.navigation, resp) {
 		g.wantsPerson(ctx, v, v.begun, "interaction_required", before)
 	}
 }
 
 // asksPerson says whether a reply to an authorization request is none to the application: a page of the primary's on which somebody is
 // asked something or refused, or the way to one. A page that sets no cookie may be anybody's who stands before a primary that is dead:
-// whoever signs in is told apart by one.
-func asksPerson(ask *flow.Ask, resp *http.Response) bool {
-	if silent(ask) || ask.Unplayable != "" {
+// whoever signs in is told apart by one. What is said of bytes that a primary does not take says nothing of the person whom another site's link
+// had send them (design, law 1): and to whatever they do not like a 400 is said by many.
+func asksPerson(ask *flow.Ask, r *flow.Request, resp *http.Response) bool {
+	if silent(ask) || ask.Unplayable != "" || !oauth.Spelled(r) {
 		return false
 	}
 	switch location := resp.Header.Get("Location"); {
@@ -35,7 +37,7 @@ func asksPerson(ask *flow.Ask, resp *http.Response) bool {
 	case resp.StatusCode == http.StatusOK:
 		return isHTML(resp.Header) && len(resp.Header["Set-Cookie"]) > 0
 	}
-	return resp.StatusCode == http.StatusBadRequest
+	return resp.StatusCode == http.StatusBadRequest && oauth.OddNavigation(r) == ""
 }
 
 // wantsPerson keeps that the primary refused what the browser was let in to before, or wants the person first (OpenID Connect Core,

@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"understudy/flow"
@@ -50,6 +51,21 @@ func OddNavigation(r *flow.Request) string {
 		}
 	}
 	return ""
+}
+
+// Spelled says whether an authorization request is of bytes that a primary takes: parameters that were read whole, each once, printable and
+// of sizes that are usual. Whoever brings a person's browser to ask decides on the rest.
+func Spelled(r *flow.Request) bool {
+	for name, vs := range r.Form {
+		most := maxApproved
+		if p := passing[name]; p.most > 0 {
+			most = p.most
+		}
+		if len(vs) != 1 && name != "resource" && name != "audience" || slices.ContainsFunc(vs, func(v string) bool { return len(v) > most || !printable(v) }) {
+			return false
+		}
+	}
+	return r.FormErr == nil
 }
 
 // madeOf says whether a text has only letters, digits and the characters more, of which a dot stands alone between others.
