@@ -145,17 +145,30 @@ func monthOf(s string) int {
 	return i/3 + 1
 }
 
+// spelled is the name under which a cookie comes back: one without a name as its value alone (RFC 6265bis, section 5.8.3).
+func (c setCookie) spelled() string {
+	if c.name != "" {
+		return c.name
+	}
+	name, _, _ := strings.Cut(c.value, "=")
+	return blanks(name)
+}
+
 // withoutTheirs takes cookies of the gateway's name out of a reply of the primary's: they are not the primary's to set, or to take away.
 func withoutTheirs(h http.Header) {
 	keepCookies(h, func(line string) bool {
-		c := readSetCookie(line, time.Time{})
-		return c.name != hostCookie && c.name != plainCookie
+		name := readSetCookie(line, time.Time{}).spelled()
+		return name != hostCookie && name != plainCookie
 	})
 }
 
-// withoutTaken takes the cookies out of a failed reply that it would take away from the browser: a failure ends nobody's session.
-func withoutTaken(h http.Header, now time.Time) {
-	keepCookies(h, func(line string) bool { return !readSetCookie(line, now).gone })
+// withoutTaken takes the cookies out of a failed reply that it would take away from the browser, or put in the place of the primary's
+// session cookies: a failure ends nobody's session, and begins none.
+func withoutTaken(h http.Header, sessions []string, now time.Time) {
+	keepCookies(h, func(line string) bool {
+		c := readSetCookie(line, now)
+		return !c.gone && !slices.Contains(sessions, c.spelled())
+	})
 }
 
 // keepCookies takes those cookies out of a reply that need not be kept.

@@ -432,7 +432,7 @@ func (u upstream) pass(out *http.Request, v *visit) (*http.Response, error) {
 	}
 	withoutTheirs(resp.Header)
 	if v.endpoint == flow.Authorization && pageRule(u.g.rules, resp, nil) != nil {
-		withoutTaken(resp.Header, u.g.c.Now())
+		withoutTaken(resp.Header, v.tenant.SessionCookies, u.g.c.Now())
 	}
 	if err := u.g.browsed(out.Context(), v, out, resp, reads); errors.Is(err, errBarred) {
 		resp.Body.Close()

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -25,12 +26,37 @@ func TestCookiesThatOnlyABrowserReads(t *testing.T) {
 		`_session="; Path=/; Max-Age=0`,
 	} {
 		h := http.Header{"Set-Cookie": {line}}
-		if withoutTaken(h, time.Now()); len(h["Set-Cookie"]) > 0 {
+		if withoutTaken(h, []string{"_session"}, time.Now()); len(h["Set-Cookie"]) > 0 {
 			t.Errorf("%q passes in a failed reply", line)
 		}
 		x := holding{values: map[string]string{"_session": "x"}}
 		if _, cleared := x.after([]string{"_session"}, &http.Response{Header: http.Header{"Set-Cookie": {line}}}, time.Now()); !cleared {
 			t.Errorf("%q does not end the session", line)
+		}
+	}
+}
+
+// A cookie without a name comes back as its value alone (RFC 6265bis, section 5.8.3): as one of the gateway's name where it is spelled so.
+func TestACookieWithoutANameIsNoneOfTheGateways(t *testing.T) {
+	for line, passes := range map[string]bool{
+		"=understudy=" + strings.Repeat("A", 43) + "; Path=/": false, "understudy; Path=/": false, " = understudy =A": false, "=__Host-understudy=A; Secure; Path=/": false,
+		"=other=understudy; Path=/": true, "other=understudy=A": true,
+	} {
+		h := http.Header{"Set-Cookie": {line}}
+		if withoutTheirs(h); (len(h["Set-Cookie"]) > 0) != passes {
+			t.Errorf("%q passes: %v", line, !passes)
+		}
+	}
+}
+
+// A failed reply that puts another value in the place of the session's cookie takes the session away as much as one that deletes it.
+func TestAFailedReplyReplacesNoSession(t *testing.T) {
+	for line, passes := range map[string]bool{
+		"KEYCLOAK_IDENTITY=none; Path=/realms/rot/": false, "=KEYCLOAK_IDENTITY=none; Path=/realms/rot/": false, "KC_RESTART=x; Path=/realms/rot/": true,
+	} {
+		h := http.Header{"Set-Cookie": {line}}
+		if withoutTaken(h, SessionCookies(), time.Now()); (len(h["Set-Cookie"]) > 0) != passes {
+			t.Errorf("%q passes in a failed reply: %v", line, !passes)
 		}
 	}
 }
