@@ -74,7 +74,7 @@ func TestNoPageAfterAQuestionBringsBackASessionThatWasEndedHere(t *testing.T) {
 			}
 			body, resp = x.post(u.String(), form)
 			if l := resp.Header.Get("Location"); l != "" && strings.Contains(l, "/realms/") {
-				resp, body = must2(t)(x.browser.Get(t.Context(), must(resp.Location()).String()))
+				_, body = must2(t)(x.browser.Get(t.Context(), must(resp.Location()).String()))
 			}
 			if strings.Contains(strings.ToLower(body), `name="id_token"`) {
 				t.Errorf("tokens of a session that was ended here are in the page")

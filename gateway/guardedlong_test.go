@@ -51,7 +51,7 @@ func TestALongStateBringsBackNoSessionThatWasEndedHere(t *testing.T) {
 			if o.Text("request_uri") == "" {
 				t.Fatalf("not pushed: %d %s", resp.StatusCode, o.Append(nil))
 			}
-			resp, body, err := b.Clone().Get(t.Context(), r.url+"/auth?"+url.Values{"client_id": {"imp"}, "request_uri": {o.Text("request_uri")}}.Encode())
+			_, body, err := b.Clone().Get(t.Context(), r.url+"/auth?"+url.Values{"client_id": {"imp"}, "request_uri": {o.Text("request_uri")}}.Encode())
 			if err != nil {
 				t.Fatal(err)
 			}
