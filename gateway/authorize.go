@@ -259,6 +259,7 @@ func (t *trip) silently(ctx context.Context, trigger string) *http.Response {
 		t.g.note(t.v, "refused", t.v.refusal.Code, trigger)
 		return nil
 	}
+	t.g.asking.wait(ctx, t.place)
 	if p := t.play(ctx, trigger); p.no == nil {
 		t.g.browsers.dropped(t.g.browserID(t.v), t.v.begun)
 		return p.resp

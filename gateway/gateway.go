@@ -80,6 +80,7 @@ type Gateway struct {
 	secrets  *secrets
 	late     *late
 	browsers *browsers
+	asking   undecided
 	over     *lately // tokens of which the primary said that they are over
 	nonces   *lately // nonces that the primary gave out
 	proxy    *httputil.ReverseProxy
@@ -97,6 +98,7 @@ func New(c Config) (*Gateway, error) {
 	g.learner = newLearner(g)
 	g.late = newLate(c.Now)
 	g.browsers = newBrowsers(c.Now)
+	g.asking.doors = map[session.ID][]chan struct{}{}
 	g.over, g.nonces = newLately(time.Minute), newLately(givenFor)
 	for _, t := range c.Tenants {
 		t.log = c.Log
