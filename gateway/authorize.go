@@ -48,7 +48,7 @@ func (g *Gateway) readAuthorization(r *http.Request, v *visit) {
 			}},
 			Tenant: v.tenant.Name, Issuer: v.issuer.ID, Endpoint: v.endpoint, Address: v.address,
 		}
-		x := &begun{issuer: v.issuer, request: kept, at: v.began}
+		x := &begun{issuer: v.issuer, request: kept, at: v.began, answered: make(chan struct{})}
 		if kept.Referenced = v.reference != nil; !kept.Referenced {
 			ask := *v.exchange.Ask()
 			x.ask = &ask

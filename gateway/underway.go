@@ -37,6 +37,8 @@ type begun struct {
 	issuer  *issuer
 	request *flow.Request
 	at      time.Time
+	// answered is closed when the primary's answer was found.
+	answered chan struct{}
 }
 
 // waiting are the requests of one browser.
@@ -219,6 +221,9 @@ func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) 
 	}
 	if !same { // requests without a state that ask for different things: which one this is nobody can tell
 		return nil, nil
+	}
+	if found.answered != nil {
+		close(found.answered)
 	}
 	return found, answer
 }

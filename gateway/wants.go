@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"understudy/backup"
 	"understudy/flow"
@@ -19,8 +20,8 @@ import (
 var demanding = []string{"max_age", "acr_values", "claims", "id_token_hint", "login_hint"}
 
 // unanswered keeps of a reply to an authorization request, which is no answer to it, that the primary wants the person: unless it shows
-// that the reply was another's, who stands before a primary that is dead. Until that is known nobody is let in (see [undecided.wait]),
-// and the reply waits for nothing.
+// that the reply was another's, who stands before a primary that is dead, or that the primary led to the answer by itself. Until that is
+// known nobody is let in (see [undecided.wait]), and the reply waits for nothing.
 func (g *Gateway) unanswered(ctx context.Context, v *visit, resp *http.Response, before holding) {
 	x := v.begun
 	if x.ask == nil || !asksPerson(x.ask, v.navigation, resp) {
@@ -35,14 +36,14 @@ func (g *Gateway) unanswered(ctx context.Context, v *visit, resp *http.Response,
 		g.wants(ctx, v, x, "interaction_required", k, doors)
 		return
 	}
-	sure := v.surely(resp)
+	sure, leads := v.surely(resp), resp.StatusCode/100 == 3
 	g.late.wg.Add(1)
 	go func() {
 		defer g.late.wg.Done()
 		defer settled()
 		ctx, cancel := g.late.outlive(ctx)
 		defer cancel()
-		if !sure && v.tenant.monitors[flow.Token].Suspect(ctx) {
+		if !sure && v.tenant.monitors[flow.Token].Suspect(ctx) || leads && x.answeredSoon(ctx) {
 			return
 		}
 		g.wants(ctx, v, x, "interaction_required", k, doors)
@@ -65,6 +66,22 @@ func (v *visit) surely(resp *http.Response) bool {
 		c, err := http.ParseSetCookie(line)
 		return err == nil && strings.HasPrefix(c.Path+"/", at)
 	})
+}
+
+// throughFor is how long a primary may lead a browser through places of its own, before it is taken to lead to where the person is asked.
+const throughFor = 3 * time.Second
+
+// answeredSoon says whether a request is answered before a person can have done much.
+func (x *begun) answeredSoon(ctx context.Context) bool {
+	t := time.NewTimer(throughFor)
+	defer t.Stop()
+	select {
+	case <-x.answered:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // undecided are the doors of which it is not known yet whether the primary wants the person there.
