@@ -243,6 +243,21 @@ func subjectOf(t *testing.T, r *rig, user string) string {
 	return ""
 }
 
+// Where the failure may be the request's own doing a person is told of what would be opened then: nothing, to a browser of another name.
+func TestApplicationsInDoubt(t *testing.T) {
+	f := behind(t, keycloak(t).URL())
+	r := newRig(t, f.URL())
+	b := r.healthy(t, f)
+	fault(t, f, idptest.Fault{Kind: idptest.ResetAfter, Match: atPath("/auth")})
+	if have := r.limited(t, "norot", b); !slices.Equal(have, []string{"web "}) {
+		t.Errorf("she sees %q", have)
+	}
+	b.Header = http.Header{"User-Agent": {"another"}}
+	if have := r.limited(t, "norot", b); have != nil {
+		t.Errorf("with another browser's name she sees %q", have)
+	}
+}
+
 // However many applications somebody opened, the page names the last twenty.
 func TestApplicationsAreBounded(t *testing.T) {
 	kc := keycloak(t)
