@@ -10,7 +10,7 @@ import (
 // it is asked for one, and with the primary's again when that is back. It comes again by itself, once.
 func TestNonces(t *testing.T) {
 	k := providerKind()
-	k.name = "oidc-provider that demands nonces"
+	k.name = "nonces" // a socket lies below
 	var apps []*app
 	for _, auth := range []string{"none", "client_secret_basic", "private_key_jwt"} {
 		apps = append(apps, &app{id: "nonces-" + auth, auth: auth, dpop: true, nonces: true, grants: []string{code, refresh}})
