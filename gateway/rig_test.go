@@ -96,7 +96,7 @@ func newRigAt(t *testing.T, port int, primary string, change ...func(*gateway.Te
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, url: "http://" + host, dir: t.TempDir(), seal: seal, log: &bytes.Buffer{}}
+	r := &rig{t: t, url: "http://" + host, dir: shortDir(t), seal: seal, log: &bytes.Buffer{}}
 	r.start = func() {
 		tenant := &gateway.Tenant{
 			Name: "default", Hosts: []string{host}, Scheme: "http", Upstream: u,
@@ -150,6 +150,17 @@ func newRigAt(t *testing.T, port int, primary string, change ...func(*gateway.Te
 	})
 	r.start()
 	return r
+}
+
+// shortDir is a directory for the time of a test, in which a socket can lie however long the test's name is.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // restart ends the process's parts and starts them again on the same data.
