@@ -178,7 +178,7 @@ func (k *killer) round(t *testing.T, round int) int {
 		}
 	}
 	enough := func() { // and some that are answered before the signal arrives
-		for end := time.Now().Add(30 * time.Second); f.before(time.Now()) < revocationsInFlight+8; time.Sleep(50 * time.Microsecond) {
+		for end := time.Now().Add(30 * time.Second); f.before(time.Now()) < revocationsInFlight+16; time.Sleep(50 * time.Microsecond) {
 			if time.Now().After(end) {
 				t.Fatal("there are never enough revocations in flight")
 			}

@@ -46,7 +46,9 @@ func (b *browser) pictures(t *testing.T) {
 		}), chromedp.EmulateViewport(900, 900), chromedp.Navigate(neverURL+"/")); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		p := w.await("no page", func(p *page) bool { return strings.HasPrefix(p.URL, "https://"+idpHost) && p.Title != "" })
+		p := w.await("no page", func(p *page) bool {
+			return strings.HasPrefix(p.URL, "https://"+idpHost) && p.Title != "" && p.Text != ""
+		})
 		if p.Lang != c.language || !strings.Contains(p.Text, c.text) || !strings.Contains(p.Text, displayName) || !strings.Contains(p.Text, "Payroll") {
 			t.Errorf("%s: %+v", c.name, p)
 		}

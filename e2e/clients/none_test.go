@@ -273,12 +273,13 @@ func (l *lane) react(ctx context.Context, b *book, c class) error {
 func (r *rider) returns(ctx context.Context, at time.Time, asking bool) string {
 	said := ""
 	for first := true; time.Since(at) < blocked; first = false {
+		asks := time.Since(at)
 		saw, err := signer(r.c.refresh(ctx))
 		switch {
 		case err == nil && saw == "primary" && asking && first:
 			return "at once"
 		case err == nil && saw == "primary":
-			return fmt.Sprintf("after %d s", int(time.Since(at).Seconds()+0.2))
+			return fmt.Sprintf("after %d s", int(asks.Seconds()+0.2))
 		case err == nil:
 			said = "by the " + saw
 		}
