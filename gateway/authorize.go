@@ -85,22 +85,6 @@ func (g *Gateway) unclear(v *visit) {
 	g.browsers.unclear(g.browserID(v), state)
 }
 
-// unclear forgets the requests of a browser that have a state, or could have it; nil: all of them.
-func (b *browsers) unclear(id session.ID, state *string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	w := b.begun[id]
-	if w == nil {
-		return
-	}
-	w.requests = slices.DeleteFunc(slices.Clone(w.requests), func(x *begun) bool {
-		return state == nil || x.ask == nil || x.ask.Params["state"] == *state
-	})
-	if len(w.requests) == 0 {
-		b.over(id)
-	}
-}
-
 // navigation finds the flow of an authorization request.
 func (g *Gateway) navigation(r *flow.Request) (flow.Flow, flow.Exchange) {
 	for _, f := range g.c.Flows {

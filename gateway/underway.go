@@ -186,6 +186,22 @@ func (b *browsers) over(id session.ID) {
 	}
 }
 
+// unclear forgets the requests of a browser that have a state, or could have it; nil: all of them.
+func (b *browsers) unclear(id session.ID, state *string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.begun[id]
+	if w == nil {
+		return
+	}
+	w.requests = slices.DeleteFunc(slices.Clone(w.requests), func(x *begun) bool {
+		return state == nil || x.ask == nil || x.ask.Params["state"] == *state
+	})
+	if len(w.requests) == 0 {
+		b.over(id)
+	}
+}
+
 // match finds the request that a response answers.
 func (b *browsers) match(id session.ID, read func(*flow.Ask) *oauth.Redirected) (*begun, *oauth.Redirected) {
 	b.mu.Lock()
